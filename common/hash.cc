@@ -1,0 +1,16 @@
+#include "common/hash.h"
+
+#include <xxhash.h>
+
+namespace plexus {
+
+std::uint64_t HashBytes(std::string_view bytes, std::uint64_t seed) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
+Digest128 HashBytes128(std::string_view bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return {hash.low64, hash.high64};
+}
+
+}  // namespace plexus
