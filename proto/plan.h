@@ -1,0 +1,61 @@
+// JobPlan: the job as every process understands it, derived from the resolved job alone: tables, who reads them, dense layout.
+//
+// launch/plan.cc makes it (it needs the model's parameters); shards, scheduler and workers only read it.
+//
+// Thread safety: immutable once made; share it as shared_ptr<const JobPlan>.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/optimizer/optimizer.h"
+#include "proto/dense_layout.h"
+#include "proto/job.pb.h"
+#include "proto/table_spec.h"
+
+namespace plexus {
+
+inline constexpr std::uint32_t kNoTable = 0xffffffffu;
+
+// Tables whose wire keys are the same because the same sparse fields read them: keys are deduplicated and sent once for all of them.
+struct KeyGroup {
+  std::vector<std::uint32_t> fields;  // Sparse fields, ascending.
+  std::vector<std::uint32_t> tables;  // Indices into JobPlan::tables, ascending; all HASHED, or all ARRAY of `array_rows`.
+  std::uint64_t array_rows = 0;       // 0: HASHED.
+};
+
+// The tables that one sparse field reads; kNoTable: none of that role.
+struct FieldTables {
+  std::uint32_t group = 0;  // Of both tables.
+  std::uint32_t embedding = kNoTable;
+  std::uint32_t linear = kNoTable;
+};
+
+struct JobPlan {
+  proto::Job job;                 // Resolved: defaults written out.
+  std::vector<TableSpec> tables;  // Those that the model reads, in the job's order.
+  std::vector<KeyGroup> groups;
+  std::vector<FieldTables> fields;  // One a sparse field.
+  DenseLayout dense;
+  OptimizerOptions dense_optimizer;
+  std::uint64_t memory_limit_bytes = 0;  // 0 = none.
+
+  std::uint32_t ranks() const { return job.train().ranks(); }
+  std::uint32_t shards() const { return job.cluster().servers(); }
+  std::uint32_t buckets() const { return job.cluster().buckets(); }
+  std::uint64_t seed() const { return job.train().seed(); }
+  bool dense_on_servers() const { return job.train().dense_sync() == proto::Train::SERVERS; }
+  bool asp() const { return job.train().staleness() < 0; }
+};
+
+// Which shard owns a bucket, under generation 1: bucket mod shards.
+inline std::vector<std::uint32_t> InitialBucketMap(std::uint32_t buckets, std::uint32_t shards) {
+  std::vector<std::uint32_t> map(buckets);
+  for (std::uint32_t b = 0; b < buckets; ++b) {
+    map[b] = b % shards;
+  }
+  return map;
+}
+
+}  // namespace plexus
