@@ -1,8 +1,11 @@
-// Optimizer: an update rule over rows.  Used by the shards (rows of tables, blocks of dense parameters) and, under dense_sync MPI, by the workers.
+// Optimizer: an update rule over rows.  Used by the shards (rows of tables, blocks of dense
+// parameters) and, under dense_sync MPI, by the workers.
 //
-// All that a rule remembers lies in the row, as `state_floats(dim)` floats beside the `dim` values; save, restore and spill
-// therefore know no optimizer.  The state's first content is InitState().  A rule is elementwise but for row-wise accumulators and step counts, which lie in the row
-// as well.  Every kernel has a scalar twin (tests/unit/common/optimizer_test.cc compares them from random values and states).
+// All that a rule remembers lies in the row, as `state_floats(dim)` floats beside the `dim` values;
+// save, restore and spill therefore know no optimizer.  The state's first content is InitState().
+// A rule is elementwise but for row-wise accumulators and step counts, which lie in the row as
+// well.  Every kernel has a scalar twin (tests/unit/common/optimizer_test.cc compares them from
+// random values and states).
 //
 // Thread safety: immutable after creation.
 #pragma once
@@ -14,12 +17,22 @@
 
 namespace plexus {
 
-enum class OptimizerKind { kSgd, kMomentum, kAdagrad, kRowWiseAdagrad, kAdam, kAdamW, kFtrl, kAverage };
+enum class OptimizerKind {
+  kSgd,
+  kMomentum,
+  kAdagrad,
+  kRowWiseAdagrad,
+  kAdam,
+  kAdamW,
+  kFtrl,
+  kAverage
+};
 
 struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::kSgd;
   float learning_rate = 0.001f;
-  float momentum = 0.9f;  // kAverage: value += momentum * (gradient - value), for batch-norm's running statistics.
+  float momentum = 0.9f;  // kAverage: value += momentum * (gradient - value), for batch-norm's
+                          // running statistics.
   float beta1 = 0.9f;
   float beta2 = 0.999f;
   float epsilon = 1e-8f;
@@ -39,8 +52,9 @@ class Optimizer {
   virtual std::uint32_t state_floats(std::uint32_t dim) const = 0;
   virtual void InitState(std::uint32_t dim, float* state) const = 0;
 
-  // One step of the rows whose `dim` values followed by state lie at rows[i], with the mean gradients at gradients + i * dim.  `rate_factor` multiplies the learning rate
-  // (warm-up, decay).  The gradients are not changed.  REQUIRES: no row twice.
+  // One step of the rows whose `dim` values followed by state lie at rows[i], with the mean
+  // gradients at gradients + i * dim.  `rate_factor` multiplies the learning rate (warm-up, decay).
+  // The gradients are not changed.  REQUIRES: no row twice.
   virtual void Apply(std::span<float* const> rows, std::uint32_t dim, const float* gradients,
                      float rate_factor) const = 0;
 };

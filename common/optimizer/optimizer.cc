@@ -1,0 +1,273 @@
+#include "common/optimizer/optimizer.h"
+
+#include <algorithm>
+
+#include <glog/logging.h>
+
+#include "common/optimizer/lanes.h"
+#include "common/optimizer/step_power.h"
+#include "common/optimizer/vector_float.h"
+
+namespace plexus {
+namespace {
+
+// Rows between the one that is prefetched and the one that is updated.
+constexpr std::size_t kPrefetchRows = 6;
+// Beyond this many lines of a row the hardware's own prefetcher has caught up.
+constexpr std::uint32_t kPrefetchBytesMax = 1024;
+
+// What is common to the rules: the loop over rows.  A Rule has kName, StateFloats(dim),
+// InitState(dim, state) and Row(w, dim, g, rate).
+template <typename Rule>
+class VectorOptimizer final : public Optimizer {
+ public:
+  explicit VectorOptimizer(const OptimizerOptions& options) : rule_(options) {}
+
+  std::string_view name() const override { return Rule::kName; }
+  std::uint32_t state_floats(std::uint32_t dim) const override { return Rule::StateFloats(dim); }
+  void InitState(std::uint32_t dim, float* state) const override {
+    std::fill_n(state, Rule::StateFloats(dim), rule_.initial_state());
+  }
+
+  void Apply(std::span<float* const> rows, std::uint32_t dim, const float* gradients,
+             float rate_factor) const override {
+    const std::size_t bytes =
+        std::min<std::size_t>((dim + Rule::StateFloats(dim)) * sizeof(float), kPrefetchBytesMax);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (i + kPrefetchRows < rows.size()) {
+        const char* row = reinterpret_cast<const char*>(rows[i + kPrefetchRows]);
+        for (std::size_t at = 0; at < bytes; at += 64) {
+          __builtin_prefetch(row + at, 1);
+        }
+      }
+      rule_.Row(rows[i], dim, gradients + i * dim, rate_factor);
+    }
+  }
+
+ private:
+  const Rule rule_;
+};
+
+class Sgd {
+ public:
+  static constexpr std::string_view kName = "sgd";
+  explicit Sgd(const OptimizerOptions& o) : learning_rate_(o.learning_rate), l2_(o.l2) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
+  float initial_state() const { return 0; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    const float rate = learning_rate_ * rate_factor;
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      StoreFloats(w + i, value - rate * gradient);
+    });
+  }
+
+ private:
+  const float learning_rate_;
+  const float l2_;
+};
+
+class Momentum {
+ public:
+  static constexpr std::string_view kName = "momentum";
+  explicit Momentum(const OptimizerOptions& o)
+      : learning_rate_(o.learning_rate), momentum_(o.momentum), l2_(o.l2) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
+  float initial_state() const { return 0; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    const float rate = learning_rate_ * rate_factor;
+    float* velocity = w + dim;
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V v = momentum_ * LoadFloats<V>(velocity + i) + gradient;
+      StoreFloats(velocity + i, v);
+      StoreFloats(w + i, value - rate * v);
+    });
+  }
+
+ private:
+  const float learning_rate_;
+  const float momentum_;
+  const float l2_;
+};
+
+class Adagrad {
+ public:
+  static constexpr std::string_view kName = "adagrad";
+  explicit Adagrad(const OptimizerOptions& o)
+      : learning_rate_(o.learning_rate),
+        epsilon_(o.epsilon),
+        l2_(o.l2),
+        initial_(o.initial_accumulator) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
+  float initial_state() const { return initial_; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    const float rate = learning_rate_ * rate_factor;
+    float* accumulator = w + dim;
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V a = LoadFloats<V>(accumulator + i) + gradient * gradient;
+      StoreFloats(accumulator + i, a);
+      StoreFloats(w + i, value - (rate * gradient) / (SquareRoot(a) + epsilon_));
+    });
+  }
+
+ private:
+  const float learning_rate_;
+  const float epsilon_;
+  const float l2_;
+  const float initial_;
+};
+
+class RowWiseAdagrad {
+ public:
+  static constexpr std::string_view kName = "row_wise_adagrad";
+  explicit RowWiseAdagrad(const OptimizerOptions& o)
+      : learning_rate_(o.learning_rate),
+        epsilon_(o.epsilon),
+        l2_(o.l2),
+        initial_(o.initial_accumulator) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t) { return 1; }
+  float initial_state() const { return initial_; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    float& accumulator = w[dim];
+    accumulator += SumOfSquares(g, w, l2_, dim) / static_cast<float>(dim);
+    const float step = (learning_rate_ * rate_factor) / (SquareRoot(accumulator) + epsilon_);
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      StoreFloats(w + i, value - step * gradient);
+    });
+  }
+
+ private:
+  const float learning_rate_;
+  const float epsilon_;
+  const float l2_;
+  const float initial_;
+};
+
+// Adam, and AdamW if kDecoupled.  State: first moments, second moments, the row's step count.
+template <bool kDecoupled>
+class Adam {
+ public:
+  static constexpr std::string_view kName = kDecoupled ? "adam_w" : "adam";
+  explicit Adam(const OptimizerOptions& o) : options_(o), power1_(o.beta1), power2_(o.beta2) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim + 1; }
+  float initial_state() const { return 0; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    float* first = w + dim;
+    float* second = first + dim;
+    const std::uint32_t t = NextStep(second + dim);
+    const float rate = options_.learning_rate * rate_factor;
+    const float step = static_cast<float>(rate / (1.0 - power1_.Of(t)));
+    const float correction =
+        SquareRoot(static_cast<float>(1.0 / (1.0 - power2_.Of(t))));  // 1 / sqrt(1 - beta2^t)
+    const float keep = kDecoupled ? 1.0f - rate * options_.weight_decay : 1.0f;
+    const float beta1 = options_.beta1;
+    const float beta2 = options_.beta2;
+    const float new1 = static_cast<float>(1.0 - static_cast<double>(beta1));
+    const float new2 = static_cast<float>(1.0 - static_cast<double>(beta2));
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      const V gradient = LoadFloats<V>(g + i) + options_.l2 * value;
+      const V m = beta1 * LoadFloats<V>(first + i) + new1 * gradient;
+      const V v = beta2 * LoadFloats<V>(second + i) + new2 * (gradient * gradient);
+      StoreFloats(first + i, m);
+      StoreFloats(second + i, v);
+      const V denominator = SquareRoot(v) * correction + options_.epsilon;
+      StoreFloats(w + i, keep * value - (step * m) / denominator);
+    });
+  }
+
+ private:
+  const OptimizerOptions options_;
+  const StepPower power1_;
+  const StepPower power2_;
+};
+
+// FTRL-proximal (McMahan et al. 2013, algorithm 1).  State: z, then n.  A rate of 0 leaves the row
+// as it is.
+class Ftrl {
+ public:
+  static constexpr std::string_view kName = "ftrl";
+  explicit Ftrl(const OptimizerOptions& o) : options_(o) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim; }
+  float initial_state() const { return 0; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+    const float alpha = options_.learning_rate * rate_factor;
+    if (!(alpha > 0)) {
+      return;
+    }
+    float* linear = w + dim;
+    float* squares = linear + dim;
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V gradient = LoadFloats<V>(g + i);
+      const V old_n = LoadFloats<V>(squares + i);
+      const V n = old_n + gradient * gradient;
+      const V root = SquareRoot(n);
+      const V sigma = (root - SquareRoot(old_n)) / alpha;
+      const V z = LoadFloats<V>(linear + i) + gradient - sigma * LoadFloats<V>(w + i);
+      StoreFloats(squares + i, n);
+      StoreFloats(linear + i, z);
+      StoreFloats(w + i,
+                  (Clamp(z, options_.l1) - z) / ((options_.beta + root) / alpha + options_.l2));
+    });
+  }
+
+ private:
+  const OptimizerOptions options_;
+};
+
+class Average {
+ public:
+  static constexpr std::string_view kName = "average";
+  explicit Average(const OptimizerOptions& o) : momentum_(o.momentum) {}
+  static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
+  float initial_state() const { return 0; }
+
+  void Row(float* w, std::uint32_t dim, const float* g, float) const {
+    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+      const V value = LoadFloats<V>(w + i);
+      StoreFloats(w + i, value + momentum_ * (LoadFloats<V>(g + i) - value));
+    });
+  }
+
+ private:
+  const float momentum_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> MakeOptimizer(const OptimizerOptions& options) {
+  switch (options.kind) {
+    case OptimizerKind::kSgd:
+      return std::make_unique<VectorOptimizer<Sgd>>(options);
+    case OptimizerKind::kMomentum:
+      return std::make_unique<VectorOptimizer<Momentum>>(options);
+    case OptimizerKind::kAdagrad:
+      return std::make_unique<VectorOptimizer<Adagrad>>(options);
+    case OptimizerKind::kRowWiseAdagrad:
+      return std::make_unique<VectorOptimizer<RowWiseAdagrad>>(options);
+    case OptimizerKind::kAdam:
+      return std::make_unique<VectorOptimizer<Adam<false>>>(options);
+    case OptimizerKind::kAdamW:
+      return std::make_unique<VectorOptimizer<Adam<true>>>(options);
+    case OptimizerKind::kFtrl:
+      return std::make_unique<VectorOptimizer<Ftrl>>(options);
+    case OptimizerKind::kAverage:
+      return std::make_unique<VectorOptimizer<Average>>(options);
+  }
+  LOG(FATAL) << "unknown optimizer kind " << static_cast<int>(options.kind);
+}
+
+}  // namespace plexus
