@@ -1,0 +1,74 @@
+#include "ps/table/part_merger.h"
+
+#include <algorithm>
+#include <bit>
+
+#include <glog/logging.h>
+
+namespace plexus {
+
+void PartMerger::Merge(std::span<const GradientPart> parts) {
+  std::size_t total = 0;
+  for (const GradientPart& part : parts) {
+    total += part.keys.size();
+  }
+  CHECK_LT(total, std::size_t{1} << 31) << "keys of one step";
+  const std::uint32_t bits = std::bit_width(total) + 1;  // Between 2 and 4 slots a key.
+  shift_ = 64 - bits;
+  slots_.assign(std::size_t{1} << bits, 0);
+  keys_.clear();
+  counts_.clear();
+  gradients_.clear();
+  sums_of_.clear();
+  sums_.clear();
+
+  constexpr std::size_t kAhead = 12;
+  for (const GradientPart& part : parts) {
+    DCHECK_EQ(part.keys.size(), part.counts.size());
+    for (std::size_t i = 0; i < part.keys.size(); ++i) {
+      if (i + kAhead < part.keys.size()) {
+        __builtin_prefetch(&slots_[Mix64(part.keys[i + kAhead]) >> shift_]);
+      }
+      const std::uint32_t index = IndexOf(part.keys[i], Mix64(part.keys[i]));
+      const float* gradients = part.gradients + i * dim_;
+      if (index == gradients_.size()) {
+        counts_.push_back(part.counts[i]);
+        gradients_.push_back(gradients);
+        sums_of_.push_back(kNoSum);
+      } else {
+        counts_[index] += part.counts[i];
+        AddTo(index, gradients);
+      }
+    }
+  }
+}
+
+std::uint32_t PartMerger::IndexOf(Key key, std::uint64_t hash) {
+  // The slot's number comes from the top bits, so the tag is taken from the low ones.
+  const std::uint64_t tag = hash << 32;
+  for (std::uint64_t i = hash >> shift_;; i = (i + 1) & (slots_.size() - 1)) {
+    const std::uint64_t slot = slots_[i];
+    if (slot == 0) {
+      keys_.push_back(key);
+      slots_[i] = tag | keys_.size();
+      return static_cast<std::uint32_t>(keys_.size() - 1);
+    }
+    const std::uint32_t index = static_cast<std::uint32_t>(slot) - 1;
+    if (((slot ^ tag) >> 32) == 0 && keys_[index] == key) {
+      return index;
+    }
+  }
+}
+
+void PartMerger::AddTo(std::uint32_t index, const float* gradients) {
+  if (sums_of_[index] == kNoSum) {
+    sums_of_[index] = sums_.size();
+    sums_.insert(sums_.end(), gradients_[index], gradients_[index] + dim_);
+  }
+  float* sum = sums_.data() + sums_of_[index];
+  for (std::uint32_t e = 0; e < dim_; ++e) {
+    sum[e] += gradients[e];
+  }
+}
+
+}  // namespace plexus

@@ -1,0 +1,49 @@
+// PartMerger: one step's gradient parts as one list of distinct keys, each with the sum of its
+// gradients in the order of parts.
+//
+// A key of one part only is not copied: its gradients are read where the part holds them.  Memory
+// is kept from step to step.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ps/table/table.h"
+
+namespace plexus {
+
+class PartMerger {
+ public:
+  explicit PartMerger(std::uint32_t dim) : dim_(dim) {}
+
+  // The results hold until the next Merge, and while the parts live.
+  void Merge(std::span<const GradientPart> parts);
+
+  std::span<const Key> keys() const { return keys_; }
+  std::span<const std::uint64_t> counts() const { return counts_; }
+  // The summed gradients of keys()[i].
+  const float* gradients(std::size_t i) const {
+    return sums_of_[i] == kNoSum ? gradients_[i] : sums_.data() + sums_of_[i];
+  }
+
+ private:
+  static constexpr std::uint64_t kNoSum = ~std::uint64_t{0};
+
+  // The index of `key` in keys_, appended if new.
+  std::uint32_t IndexOf(Key key, std::uint64_t hash);
+  void AddTo(std::uint32_t index, const float* gradients);
+
+  const std::uint32_t dim_;
+  std::vector<Key> keys_;
+  std::vector<std::uint64_t> counts_;
+  std::vector<const float*> gradients_;  // Of the first part that has the key.
+  std::vector<std::uint64_t> sums_of_;   // Offset in sums_, or kNoSum.
+  std::vector<float> sums_;
+  std::vector<std::uint64_t> slots_;  // Open addressing: hash's high half, index + 1; 0 = empty.
+  std::uint32_t shift_ = 0;
+};
+
+}  // namespace plexus
