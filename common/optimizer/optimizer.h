@@ -4,8 +4,8 @@
 // All that a rule remembers lies in the row, as `state_floats(dim)` floats beside the `dim` values;
 // save, restore and spill therefore know no optimizer.  The state's first content is InitState().
 // A rule is elementwise but for row-wise accumulators and step counts, which lie in the row as
-// well.  Every kernel has a scalar twin (tests/unit/common/optimizer_test.cc compares them from
-// random values and states).
+// well.  Every kernel has a scalar twin (tests/unit/common/optimizer/optimizer_test.cc compares
+// them from random values and states).
 //
 // Thread safety: immutable after creation.
 #pragma once
