@@ -131,6 +131,9 @@ bool RankLines::Next(Line* line) {
     }
     if (!files_[file_].gzip() || TakesGzipLine()) {
       line->file = file_;
+      if (line->offset == 0 && line->text.starts_with(kByteOrderMark)) {
+        line->text.remove_prefix(kByteOrderMark.size());
+      }
       return true;
     }
   }
