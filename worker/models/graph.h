@@ -54,7 +54,7 @@ struct Features {
 };
 
 template <typename T>
-Features<T> ConcatFeatures(const Graph<T>& graph);
+Features<T> ConcatFeatures(const Graph<T>& graph, std::uint32_t extra = 0);
 
 // The pooled embeddings alone, row by row without padding, so that [samples, F * dim] can be
 // reshaped.
@@ -63,6 +63,9 @@ Tensor<T> PackedEmbeddings(const Graph<T>& graph);
 
 // Sum of the embeddings' dimensions.
 std::uint32_t EmbeddingWidth(const ModelShape& shape);
+
+// kInvalidArgument unless there is an input: an embedding or a dense field.
+Status CheckInputs(const ModelShape& shape);
 
 // kInvalidArgument unless there is at least one embedding and all have one dimension.
 Status CheckEqualDims(const ModelShape& shape);

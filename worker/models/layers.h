@@ -26,6 +26,8 @@ class ParameterList {
   std::uint32_t AddUniform(std::string name, std::vector<std::uint32_t> shape, double scale);
   std::uint32_t AddConstant(std::string name, std::vector<std::uint32_t> shape, double value);
 
+  std::uint32_t AddStatistic(std::string name, std::uint32_t cols, double value);
+
   const std::vector<DenseParameterSpec>& specs() const { return specs_; }
 
  private:
@@ -69,8 +71,21 @@ class Mlp {
   std::uint32_t out() const { return out_; }
 
  private:
+  // Batch normalisation's parameters of one hidden layer.
+  struct Norm {
+    std::uint32_t gamma = 0;
+    std::uint32_t beta = 0;
+    std::uint32_t running_mean = 0;
+    std::uint32_t running_variance = 0;
+  };
+
+  template <typename T>
+  Tensor<T> ApplyHidden(const Graph<T>& graph, const Tensor<T>& x, std::size_t layer) const;
+
   std::vector<LinearLayer> layers_;
+  std::vector<Norm> norms_;
   MlpOptions options_;
+  std::uint64_t dropout_stream_ = 0;
   std::uint32_t out_ = 0;
 };
 

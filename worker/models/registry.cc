@@ -19,7 +19,17 @@ constexpr ModelNeeds kLinears{.linears = true, .embeddings = false};
 constexpr ModelNeeds kBoth{.linears = true, .embeddings = true};
 
 constexpr std::array kModels = {
+    Entry{"autoint", MakeAutoInt, kEmbeddings},
+    Entry{"counter", MakeCounter, kEmbeddings},
+    Entry{"dcn", MakeDcn, kEmbeddings},
+    Entry{"dcnv2", MakeDcnV2, kEmbeddings},
     Entry{"deepfm", MakeDeepFm, kBoth},
+    Entry{"dlrm", MakeDlrm, kEmbeddings},
+    Entry{"fm", MakeFm, kBoth},
+    Entry{"fnn", MakeFnn, kEmbeddings},
+    Entry{"ipnn", MakeIpnn, kEmbeddings},
+    Entry{"lr", MakeLogisticRegression, kLinears},
+    Entry{"widedeep", MakeWideDeep, kBoth},
 };
 
 StatusOr<Entry> FindModel(const std::string& name) {

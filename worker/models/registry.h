@@ -12,6 +12,16 @@ namespace plexus {
 
 using ModelFactory = StatusOr<std::unique_ptr<Model>> (*)(const ModelShape&);
 
+StatusOr<std::unique_ptr<Model>> MakeAutoInt(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeCounter(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeDcn(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeDcnV2(const ModelShape& shape);
 StatusOr<std::unique_ptr<Model>> MakeDeepFm(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeDlrm(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeFm(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeFnn(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeIpnn(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeLogisticRegression(const ModelShape& shape);
+StatusOr<std::unique_ptr<Model>> MakeWideDeep(const ModelShape& shape);
 
 }  // namespace plexus

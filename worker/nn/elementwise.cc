@@ -7,6 +7,11 @@
 namespace plexus {
 namespace {
 
+template <typename T>
+Tensor<T> NewLike(Tape<T>& tape, const Tensor<T>& x) {
+  return tape.New(x.rows, x.cols, x.contiguous() ? Tape<T>::Rows::kPacked : Tape<T>::Rows::kPadded);
+}
+
 enum class Repeat { kNone, kRow, kColumn };
 
 template <typename T>
@@ -65,7 +70,7 @@ void WriteRepeatedGradient(const Tensor<T>& b, Repeat repeat, const Tensor<T>& l
 // y = f(x) with dy/dx = slope(y).
 template <typename T, typename Function, typename Slope>
 Tensor<T> Map(Tape<T>& tape, const Tensor<T>& x, Function function, Slope slope) {
-  const Tensor<T> y = tape.New(x.rows, x.cols);
+  const Tensor<T> y = NewLike(tape, x);
   for (std::size_t i = 0; i < x.rows; ++i) {
     for (std::size_t j = 0; j < x.cols; ++j) {
       y.row(i)[j] = function(x.row(i)[j]);
@@ -102,7 +107,7 @@ Tensor<T> Tanh(Tape<T>& tape, const Tensor<T>& x) {
 template <typename T>
 Tensor<T> Add(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
   const Repeat repeat = RepeatOf(a, b);
-  const Tensor<T> y = tape.New(a.rows, a.cols);
+  const Tensor<T> y = NewLike(tape, a);
   for (std::size_t i = 0; i < a.rows; ++i) {
     for (std::size_t j = 0; j < a.cols; ++j) {
       y.row(i)[j] = a.row(i)[j] + RepeatedAt(b, repeat, i, j);
@@ -119,7 +124,7 @@ Tensor<T> Add(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
 template <typename T>
 Tensor<T> Mul(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
   const Repeat repeat = RepeatOf(a, b);
-  const Tensor<T> y = tape.New(a.rows, a.cols);
+  const Tensor<T> y = NewLike(tape, a);
   for (std::size_t i = 0; i < a.rows; ++i) {
     for (std::size_t j = 0; j < a.cols; ++j) {
       y.row(i)[j] = a.row(i)[j] * RepeatedAt(b, repeat, i, j);
@@ -132,6 +137,32 @@ Tensor<T> Mul(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b) {
     WriteRepeatedGradient(b, repeat, y, [&](std::size_t i, std::size_t j) {
       return y.gradient_row(i)[j] * a.row(i)[j];
     });
+  });
+  return y;
+}
+
+template <typename T>
+Tensor<T> MulAdd(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b, const Tensor<T>& c) {
+  CHECK(a.rows == b.rows && a.cols == b.cols && a.rows == c.rows && a.cols == c.cols);
+  const Tensor<T> y = NewLike(tape, a);
+  for (std::size_t i = 0; i < a.rows; ++i) {
+    const T* const left = a.row(i);
+    const T* const right = b.row(i);
+    const T* const plus = c.row(i);
+    T* __restrict out = y.row(i);
+    for (std::size_t j = 0; j < a.cols; ++j) {
+      out[j] = left[j] * right[j] + plus[j];
+    }
+  }
+  tape.Record(y, [a, b, c, y] {
+    const auto product = [&y](const Tensor<T>& other) {
+      return [&y, &other](std::size_t i, std::size_t j) {
+        return y.gradient_row(i)[j] * other.row(i)[j];
+      };
+    };
+    WriteGradient(a, product(b));
+    WriteGradient(b, product(a));
+    WriteGradient(c, [&](std::size_t i, std::size_t j) { return y.gradient_row(i)[j]; });
   });
   return y;
 }
@@ -196,16 +227,17 @@ Tensor<T> SumOfColumns(Tape<T>& tape, const Tensor<T>& x) {
   return y;
 }
 
-#define PLEXUS_INSTANTIATE(T)                                           \
-  template Tensor<T> Relu(Tape<T>&, const Tensor<T>&);                  \
-  template Tensor<T> Sigmoid(Tape<T>&, const Tensor<T>&);               \
-  template Tensor<T> Tanh(Tape<T>&, const Tensor<T>&);                  \
-  template Tensor<T> Add(Tape<T>&, const Tensor<T>&, const Tensor<T>&); \
-  template Tensor<T> Mul(Tape<T>&, const Tensor<T>&, const Tensor<T>&); \
-  template Tensor<T> Scale(Tape<T>&, const Tensor<T>&, T);              \
-  template void CopyInto(Tape<T>&, const Tensor<T>&, const Tensor<T>&); \
-  template Tensor<T> Concat(Tape<T>&, std::span<const Tensor<T>>);      \
-  template Tensor<T> SumOfRows(Tape<T>&, const Tensor<T>&);             \
+#define PLEXUS_INSTANTIATE(T)                                                                \
+  template Tensor<T> Relu(Tape<T>&, const Tensor<T>&);                                       \
+  template Tensor<T> Sigmoid(Tape<T>&, const Tensor<T>&);                                    \
+  template Tensor<T> Tanh(Tape<T>&, const Tensor<T>&);                                       \
+  template Tensor<T> Add(Tape<T>&, const Tensor<T>&, const Tensor<T>&);                      \
+  template Tensor<T> Mul(Tape<T>&, const Tensor<T>&, const Tensor<T>&);                      \
+  template Tensor<T> MulAdd(Tape<T>&, const Tensor<T>&, const Tensor<T>&, const Tensor<T>&); \
+  template Tensor<T> Scale(Tape<T>&, const Tensor<T>&, T);                                   \
+  template void CopyInto(Tape<T>&, const Tensor<T>&, const Tensor<T>&);                      \
+  template Tensor<T> Concat(Tape<T>&, std::span<const Tensor<T>>);                           \
+  template Tensor<T> SumOfRows(Tape<T>&, const Tensor<T>&);                                  \
   template Tensor<T> SumOfColumns(Tape<T>&, const Tensor<T>&)
 
 PLEXUS_INSTANTIATE(float);

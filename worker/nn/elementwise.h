@@ -1,4 +1,5 @@
-// Element-wise operations, and those that change a matrix' shape.
+// Element-wise operations, and those that change a matrix' shape.  A result is packed if the first
+// operand is.
 //
 // Thread safety: functions on one tape, which belongs to one thread.
 #pragma once
@@ -21,6 +22,10 @@ template <typename T>
 Tensor<T> Add(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b);
 template <typename T>
 Tensor<T> Mul(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b);
+
+// a * b + c, all of one shape.
+template <typename T>
+Tensor<T> MulAdd(Tape<T>& tape, const Tensor<T>& a, const Tensor<T>& b, const Tensor<T>& c);
 
 template <typename T>
 Tensor<T> Scale(Tape<T>& tape, const Tensor<T>& x, T factor);

@@ -57,4 +57,17 @@ template <typename T>
 void Gemm(const GemmShape& shape, const MatrixOperand<T>& a, const MatrixOperand<T>& b,
           const MatrixResult<T>& c, Precision precision = Precision::kFull);
 
+// `count` small products: C_s = A_s B_s, whose operands start `a_step`, `b_step`, `c_step` elements
+// after the ones before.  For products of a few dozen rows and columns, one a sample, where a call
+// of a library costs more than the product; f32 and f64 alike.
+struct BatchSteps {
+  std::size_t count = 0;
+  std::size_t a_step = 0;
+  std::size_t b_step = 0;
+  std::size_t c_step = 0;
+};
+template <typename T>
+void GemmBatch(const GemmShape& shape, const BatchSteps& steps, const MatrixOperand<T>& a,
+               const MatrixOperand<T>& b, const MatrixResult<T>& c);
+
 }  // namespace plexus
