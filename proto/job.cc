@@ -47,20 +47,66 @@ std::string WithNames(const std::string& message) {
          "; it has: " + MemberNames(*descriptor);
 }
 
+// The name that `message` complains of, or "".
+std::string NameIn(const std::string& message) {
+  for (const char* before :
+       {"has no field named \"", "Unknown enumeration value of \"", "Non-repeated field \""}) {
+    if (std::string name = Between(message, before, "\""); !name.empty()) {
+      return name;
+    }
+  }
+  return "";
+}
+
+// Collects the parser's errors.  The parser places what it says of a name at the token after the
+// name; here it is placed at the name.
 class ParseErrors : public google::protobuf::io::ErrorCollector {
  public:
-  explicit ParseErrors(const JobSource& source) : source_(source) {}
+  ParseErrors(std::string_view text, const JobSource& source) : text_(text), source_(source) {}
+
   void AddError(int line, int column, const std::string& message) override {
-    text_ += text_.empty() ? "" : "\n";
-    text_ += source_.Place(line < 0 ? 0 : line, column);
-    text_ += ": ";
-    text_ += WithNames(message);
+    errors_ += errors_.empty() ? "" : "\n";
+    errors_ += PlaceOf(line < 0 ? 0 : line, column, NameIn(message));
+    errors_ += ": ";
+    errors_ += WithNames(message);
   }
-  const std::string& text() const { return text_; }
+  const std::string& errors() const { return errors_; }
 
  private:
+  // The offset of a tokenizer's place: lines and columns from 0, tabs to the next multiple of 8.
+  std::size_t OffsetOf(int line, int column) const {
+    std::size_t offset = 0;
+    for (; line > 0 && offset != std::string_view::npos; --line) {
+      offset = text_.find('\n', offset);
+      offset += offset == std::string_view::npos ? 0 : 1;
+    }
+    for (int at = 0; at < column && offset < text_.size(); ++offset) {
+      at = text_[offset] == '\t' ? (at / 8 + 1) * 8 : at + 1;
+    }
+    return offset;
+  }
+
+  std::string PlaceOf(int line, int column, const std::string& name) const {
+    const std::size_t token = OffsetOf(line, column);
+    if (name.empty() || token == std::string_view::npos || token == 0) {
+      return source_.Place(line, column);
+    }
+    const std::size_t offset = text_.rfind(name, token - 1);
+    if (offset == std::string_view::npos) {
+      return source_.Place(line, column);
+    }
+    line = 0;
+    column = 0;
+    for (const char c : text_.substr(0, offset)) {
+      column = c == '\n' ? 0 : c == '\t' ? (column / 8 + 1) * 8 : column + 1;
+      line += c == '\n' ? 1 : 0;
+    }
+    return source_.Place(line, column);
+  }
+
+  std::string_view text_;
   const JobSource& source_;
-  std::string text_;
+  std::string errors_;
 };
 
 // Writes the default of a singular value into the message.
@@ -159,13 +205,13 @@ StatusOr<proto::Job> LoadJob(const std::string& path, const std::vector<std::str
 StatusOr<proto::Job> ParseJob(const std::string& text, const std::string& name,
                               const std::vector<std::string>& overrides) {
   JobSource source(name);
-  ParseErrors errors(source);
+  ParseErrors errors(text, source);
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
   parser.WriteLocationsTo(source.tree());
   proto::Job job;
   if (!parser.ParseFromString(text, &job)) {
-    return InvalidArgument(errors.text());
+    return InvalidArgument(errors.errors());
   }
   for (const std::string& override : overrides) {
     RETURN_IF_ERROR(ApplyOverride(override, &job, &source));

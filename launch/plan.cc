@@ -1,0 +1,278 @@
+#include "launch/plan.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "proto/job.h"
+#include "worker/data/field_plan.h"
+#include "worker/nn/gemm.h"
+
+namespace plexus {
+namespace {
+
+constexpr char kCounter[] = "counter";
+constexpr char kWideDeep[] = "widedeep";
+
+std::string Quoted(const std::string& text) {
+  std::string quoted(1, '"');
+  quoted += text;
+  quoted += '"';
+  return quoted;
+}
+
+OptimizerKind KindOf(proto::Optimizer::Kind kind) {
+  switch (kind) {
+    case proto::Optimizer::SGD:
+      return OptimizerKind::kSgd;
+    case proto::Optimizer::MOMENTUM:
+      return OptimizerKind::kMomentum;
+    case proto::Optimizer::ADAGRAD:
+      return OptimizerKind::kAdagrad;
+    case proto::Optimizer::ROW_WISE_ADAGRAD:
+      return OptimizerKind::kRowWiseAdagrad;
+    case proto::Optimizer::ADAM:
+      return OptimizerKind::kAdam;
+    case proto::Optimizer::ADAM_W:
+      return OptimizerKind::kAdamW;
+    case proto::Optimizer::FTRL:
+      return OptimizerKind::kFtrl;
+  }
+  LOG(FATAL) << "optimizer kind " << kind;
+}
+
+OptimizerOptions OptionsOf(const proto::Optimizer& optimizer) {
+  OptimizerOptions options;
+  options.kind = KindOf(optimizer.kind());
+  options.learning_rate = static_cast<float>(optimizer.learning_rate());
+  options.momentum = static_cast<float>(optimizer.momentum());
+  options.beta1 = static_cast<float>(optimizer.beta1());
+  options.beta2 = static_cast<float>(optimizer.beta2());
+  options.epsilon = static_cast<float>(optimizer.epsilon());
+  options.initial_accumulator = static_cast<float>(optimizer.initial_accumulator());
+  options.l1 = static_cast<float>(optimizer.l1());
+  options.l2 = static_cast<float>(optimizer.l2());
+  options.beta = static_cast<float>(optimizer.beta());
+  options.weight_decay = static_cast<float>(optimizer.weight_decay());
+  return options;
+}
+
+TableSpec::Init InitOf(proto::Initializer::Kind kind) {
+  switch (kind) {
+    case proto::Initializer::UNIFORM:
+      return TableSpec::Init::kUniform;
+    case proto::Initializer::NORMAL:
+      return TableSpec::Init::kNormal;
+    case proto::Initializer::CONSTANT:
+      return TableSpec::Init::kConstant;
+  }
+  LOG(FATAL) << "initializer kind " << kind;
+}
+
+TableSpec SpecOf(const proto::Table& table) {
+  TableSpec spec;
+  spec.name = table.name();
+  spec.kind =
+      table.kind() == proto::Table::ARRAY ? TableSpec::Kind::kArray : TableSpec::Kind::kHashed;
+  spec.dim = table.dim();
+  spec.rows = table.rows();
+  spec.optimizer = OptionsOf(table.optimizer());
+  spec.init = InitOf(table.init().kind());
+  spec.init_scale = static_cast<float>(table.init().scale());
+  spec.clip_row_norm = static_cast<float>(table.clip_row_norm());
+  spec.sum_gradients = table.reduction() == proto::Table::SUM;
+  return spec;
+}
+
+bool Reads(const ModelNeeds& needs, const proto::Table& table) {
+  return table.role() == proto::Table::LINEAR ? needs.linears : needs.embeddings;
+}
+
+// Adds the tables that the model reads, and finds those of each sparse field.
+void PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan) {
+  std::map<std::string, const proto::Table*> read;  // By name.
+  for (const SparseField& field : fields.sparse) {
+    for (const std::string& name : field.tables) {
+      read.emplace(name, nullptr);
+    }
+  }
+  std::map<std::string, std::uint32_t> index;
+  for (const proto::Table& table : plan->job.tables()) {
+    const auto found = read.find(table.name());
+    if (found != read.end() && Reads(needs, table)) {
+      found->second = &table;
+      index.emplace(table.name(), static_cast<std::uint32_t>(plan->tables.size()));
+      plan->tables.push_back(SpecOf(table));
+    }
+  }
+  for (const SparseField& field : fields.sparse) {
+    FieldTables tables;
+    for (const std::string& name : field.tables) {
+      if (const proto::Table* table = read.at(name)) {
+        (table->role() == proto::Table::LINEAR ? tables.linear : tables.embedding) = index.at(name);
+      }
+    }
+    plan->fields.push_back(tables);
+  }
+}
+
+// Every sparse field needs a table of each role that the model reads; of the wide and the deep
+// part, one will do.
+Status CheckRoles(const FieldPlan& fields, const ModelNeeds& needs, const JobPlan& plan) {
+  const std::string model = plan.job.model().name();
+  if (fields.sparse.empty()) {
+    return InvalidArgument("model " + model + " needs a field with a table; the job has none");
+  }
+  for (std::size_t i = 0; i < fields.sparse.size(); ++i) {
+    const FieldTables& tables = plan.fields[i];
+    const bool embedding = !needs.embeddings || tables.embedding != kNoTable;
+    const bool linear = !needs.linears || tables.linear != kNoTable;
+    const bool one_will_do = model == kWideDeep;
+    if (one_will_do ? (embedding || linear) : (embedding && linear)) {
+      continue;
+    }
+    const std::string role = one_will_do ? "EMBEDDING or LINEAR"
+                             : embedding ? "LINEAR"
+                                         : "EMBEDDING";
+    return InvalidArgument("model " + model +
+                           " needs each field with keys to name a table of role " + role +
+                           ": field " + Quoted(fields.sparse[i].name) + " names none");
+  }
+  return OkStatus();
+}
+
+// Fields with the same tables form a group.  A table belongs to one group, so that a step sends
+// each of its keys once.
+Status PlanGroups(const FieldPlan& fields, JobPlan* plan) {
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint32_t> groups;  // By the two tables.
+  std::map<std::uint32_t, std::uint32_t> group_of_table;
+  for (std::uint32_t i = 0; i < plan->fields.size(); ++i) {
+    FieldTables& field = plan->fields[i];
+    const auto [found, fresh] =
+        groups.emplace(std::make_pair(field.embedding, field.linear), plan->groups.size());
+    field.group = found->second;
+    if (fresh) {
+      plan->groups.emplace_back();
+    }
+    KeyGroup& group = plan->groups[field.group];
+    group.fields.push_back(i);
+    if (!fresh) {
+      continue;
+    }
+    for (const std::uint32_t table :
+         {std::min(field.embedding, field.linear), std::max(field.embedding, field.linear)}) {
+      if (table == kNoTable) {
+        continue;
+      }
+      const auto [owner, first] = group_of_table.emplace(table, field.group);
+      if (!first) {
+        const std::uint32_t other = plan->groups[owner->second].fields[0];
+        return InvalidArgument("fields " + Quoted(fields.sparse[other].name) + " and " +
+                               Quoted(fields.sparse[i].name) + " share table " +
+                               Quoted(plan->tables[table].name) +
+                               ", but not their other table: fields share all tables or none; "
+                               "declare a table of its own for one of them");
+      }
+      group.tables.push_back(table);
+      group.array_rows = plan->tables[table].rows;
+    }
+  }
+  return OkStatus();
+}
+
+// The counter's integers are exact only if nothing scales them.
+Status CheckCounter(const JobPlan& plan) {
+  const proto::Train& train = plan.job.train();
+  const std::string ranks = std::to_string(train.ranks());
+  for (const TableSpec& table : plan.tables) {
+    const std::string who = "model counter: table " + Quoted(table.name);
+    if (table.dim != train.ranks()) {
+      return InvalidArgument(who + " needs one element a rank: dim " + ranks + ", not " +
+                             std::to_string(table.dim));
+    }
+    if (table.optimizer.kind != OptimizerKind::kSgd || table.optimizer.l2 != 0 ||
+        !table.sum_gradients || table.clip_row_norm != 0) {
+      return InvalidArgument(who + " needs SGD without l2, reduction SUM and no clip_row_norm");
+    }
+  }
+  if (!plan.dense_on_servers()) {
+    return InvalidArgument("model counter needs train.dense_sync SERVERS");
+  }
+  if (train.clip_value() != 0 || train.schedule().warmup_steps() != 0 ||
+      train.schedule().decay() != proto::Schedule::NONE) {
+    return InvalidArgument("model counter needs a constant rate: no clip_value, no schedule");
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+StatusOr<JobPlan> MakePlan(const proto::Job& job) {
+  StatusOr<ModelNeeds> needs = NeedsOfModel(job.model().name());
+  if (!needs.ok()) {
+    return needs.status().Annotate("model.name");
+  }
+  ASSIGN_OR_RETURN(const FieldPlan fields, PlanFields(job.data()));
+  JobPlan plan;
+  plan.job = job;
+  PlanTables(fields, *needs, &plan);
+  RETURN_IF_ERROR(CheckRoles(fields, *needs, plan));
+  RETURN_IF_ERROR(PlanGroups(fields, &plan));
+  if (job.model().name() == kCounter) {
+    RETURN_IF_ERROR(CheckCounter(plan));
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, MakeModel(plan));
+  plan.dense = DenseLayout(model->dense_parameters());
+  plan.dense_optimizer = OptionsOf(job.train().dense_optimizer());
+  if (!job.cluster().memory_limit().empty()) {
+    ASSIGN_OR_RETURN(plan.memory_limit_bytes, ParseByteSize(job.cluster().memory_limit()));
+  }
+  return plan;
+}
+
+ModelShape ShapeOf(const JobPlan& plan) {
+  ModelShape shape;
+  shape.config = plan.job.model();
+  shape.bf16 = plan.job.train().compute() == proto::Train::BF16;
+  shape.dense_fields = static_cast<std::uint32_t>(PlanFields(plan.job.data()).value().dense.size());
+  for (const FieldTables& field : plan.fields) {
+    if (field.embedding != kNoTable) {
+      shape.embedding_dims.push_back(plan.tables[field.embedding].dim);
+    }
+    shape.linear_fields += field.linear != kNoTable ? 1 : 0;
+  }
+  shape.jagged_features = plan.job.data().format() == proto::Data::LIBSVM;
+  shape.ranks = plan.ranks();
+  return shape;
+}
+
+StatusOr<std::unique_ptr<Model>> MakeModel(const JobPlan& plan) {
+  return CreateModel(ShapeOf(plan));
+}
+
+void ResolveNumericProfile(proto::Job* job) {
+  proto::Cluster* cluster = job->mutable_cluster();
+  if (cluster->numeric_profile() == proto::Cluster::AUTO) {
+    cluster->set_numeric_profile(CpuSupports(NumericProfile::kAvx512) ? proto::Cluster::AVX512
+                                                                      : proto::Cluster::AVX2);
+  }
+}
+
+Status CheckMachine(const proto::Job& job) {
+  const proto::Cluster::NumericProfile profile = job.cluster().numeric_profile();
+  CHECK(profile != proto::Cluster::AUTO) << "the numeric profile is not resolved";
+  const bool avx512 = profile == proto::Cluster::AVX512;
+  if (!CpuSupports(avx512 ? NumericProfile::kAvx512 : NumericProfile::kAvx2)) {
+    return FailedPrecondition("cluster.numeric_profile is " +
+                              proto::Cluster::NumericProfile_Name(profile) +
+                              ", which this machine lacks");
+  }
+  if (job.train().compute() == proto::Train::BF16 && !(avx512 && CpuSupportsBf16())) {
+    return FailedPrecondition("train.compute is BF16: this machine lacks avx512_bf16");
+  }
+  return OkStatus();
+}
+
+}  // namespace plexus
