@@ -1,7 +1,8 @@
 // DenseLayout: which dense parameters a model has and where they lie in one flat vector of floats.
 //
-// A model declares DenseParameterSpecs; every process derives the same layout from the job.  A parameter starts at a multiple of 16 floats (64 bytes).  It is cut into
-// blocks of at most kDenseBlockFloats; a block is what a shard owns, stores and updates, and bucket = block mod V.
+// A model declares DenseParameterSpecs; every process derives the same layout from the job.  A
+// parameter starts at a multiple of 16 floats (64 bytes).  It is cut into blocks of at most
+// kDenseBlockFloats; a block is what a shard owns, stores and updates, and bucket = block mod V.
 //
 // Thread safety: immutable after construction.
 #pragma once
@@ -13,18 +14,21 @@
 
 namespace plexus {
 
-inline constexpr std::uint32_t kDenseBlockFloats = 16384;  // 64 KiB: a few dozen blocks for a CTR tower.
+inline constexpr std::uint32_t kDenseBlockFloats =
+    16384;  // 64 KiB: a few dozen blocks for a CTR tower.
 
 struct DenseParameterSpec {
   enum class Init { kConstant, kUniform, kNormal };
   enum class Kind {
     kWeight,     // Updated by the dense optimizer.
-    kStatistic,  // "Gradient" is a sum over samples of a statistic; value += momentum * (mean - value).
+    kStatistic,  // "Gradient" is a sum over samples of a statistic; value += momentum * (mean -
+                 // value).
   };
   std::string name;  // Unique in the model; persistent: part of digest and saved model.
   std::vector<std::uint32_t> shape;
   Init init = Init::kConstant;
-  double scale = 0;  // kConstant: the value; kUniform: U(-scale, scale); kNormal: standard deviation.
+  double scale =
+      0;  // kConstant: the value; kUniform: U(-scale, scale); kNormal: standard deviation.
   Kind kind = Kind::kWeight;
 };
 

@@ -1,6 +1,8 @@
-// JobPlan: the job as every process understands it, derived from the resolved job alone: tables, who reads them, dense layout.
+// JobPlan: the job as every process understands it, derived from the resolved job alone: tables,
+// who reads them, dense layout.
 //
-// launch/plan.cc makes it (it needs the model's parameters); shards, scheduler and workers only read it.
+// launch/plan.cc makes it (it needs the model's parameters); shards, scheduler and workers only
+// read it.
 //
 // Thread safety: immutable once made; share it as shared_ptr<const JobPlan>.
 #pragma once
@@ -18,11 +20,13 @@ namespace plexus {
 
 inline constexpr std::uint32_t kNoTable = 0xffffffffu;
 
-// Tables whose wire keys are the same because the same sparse fields read them: keys are deduplicated and sent once for all of them.
+// Tables whose wire keys are the same because the same sparse fields read them: keys are
+// deduplicated and sent once for all of them.
 struct KeyGroup {
   std::vector<std::uint32_t> fields;  // Sparse fields, ascending.
-  std::vector<std::uint32_t> tables;  // Indices into JobPlan::tables, ascending; all HASHED, or all ARRAY of `array_rows`.
-  std::uint64_t array_rows = 0;       // 0: HASHED.
+  std::vector<std::uint32_t>
+      tables;  // Indices into JobPlan::tables, ascending; all HASHED, or all ARRAY of `array_rows`.
+  std::uint64_t array_rows = 0;  // 0: HASHED.
 };
 
 // The tables that one sparse field reads; kNoTable: none of that role.
@@ -30,6 +34,7 @@ struct FieldTables {
   std::uint32_t group = 0;  // Of both tables.
   std::uint32_t embedding = kNoTable;
   std::uint32_t linear = kNoTable;
+  proto::Field::Pooling pooling = proto::Field::SUM;
 };
 
 struct JobPlan {

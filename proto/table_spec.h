@@ -16,8 +16,8 @@ struct TableSpec {
 
   std::string name;  // Persistent: part of keys' initial values, digest and saved model.
   Kind kind = Kind::kHashed;
-  std::uint32_t dim = 16;   // 1..512
-  std::uint64_t rows = 0;   // kArray: physical rows; the wire's key is the row's index.
+  std::uint32_t dim = 16;  // 1..512
+  std::uint64_t rows = 0;  // kArray: physical rows; the wire's key is the row's index.
   OptimizerOptions optimizer;
   Init init = Init::kUniform;
   float init_scale = 0.01f;

@@ -35,11 +35,11 @@ class HashIndex {
   std::uint32_t Find(Key key, Home home) const {
     for (std::uint64_t i = home >> shift_;; i = (i + 1) & mask_) {
       const Slot& slot = slots_[i];
+      if (slot.key == key) {
+        return slot.handle_plus_1 - 1;  // kNoRow where an empty slot's 0 equals the key.
+      }
       if (slot.handle_plus_1 == 0) {
         return kNoRow;
-      }
-      if (slot.key == key) {
-        return slot.handle_plus_1 - 1;
       }
     }
   }

@@ -34,11 +34,13 @@ struct Header {
   std::uint64_t count;
 };
 
+// Each cache line once: a superfluous prefetch costs as much as a load.
 void PrefetchRow(const std::byte* row, std::size_t bytes) {
-  for (std::size_t at = 0; at < bytes; at += 64) {
-    __builtin_prefetch(row + at);
-  }
-  __builtin_prefetch(row + bytes - 1);
+  const std::byte* line = row - reinterpret_cast<std::uintptr_t>(row) % 64;
+  do {
+    __builtin_prefetch(line);
+    line += 64;
+  } while (line < row + bytes);
 }
 
 template <std::uint32_t kDim>
@@ -254,32 +256,48 @@ class IndexedTable final : public Table::Impl {
     const std::uint32_t dim = kDim == 0 ? spec_.dim : kDim;
     typename Index::Home homes[kRing];
     const std::byte* rows[kRing];
-    for (std::size_t i = 0; i < std::min(n, kAhead); ++i) {
+    const auto prefetch = [&](std::size_t i) {
       CheckKey(keys[i]);
       homes[i % kRing] = index_.Prefetch(keys[i]);
+    };
+    const auto find = [&](std::size_t i) {
+      const std::uint32_t handle = index_.Find(keys[i], homes[i % kRing]);
+      const std::byte* row = nullptr;
+      if (handle != kNoRow) {
+        row = rows_.At(handle);
+        PrefetchRow(row, dim * sizeof(float));
+      }
+      rows[i % kRing] = row;
+    };
+    const auto copy = [&](std::size_t i) {
+      if (const std::byte* row = rows[i % kRing]; row != nullptr) {
+        CopyRow<kDim>(values + i * dim, row, dim);
+      } else {
+        InitialValues(keys[i], values + i * dim);
+      }
+    };
+    const std::size_t head = std::min(n, kAhead);
+    for (std::size_t i = 0; i < head; ++i) {
+      prefetch(i);
     }
-    for (std::size_t i = 0; i < n + kAhead; ++i) {
+    for (std::size_t i = 0; i < head; ++i) {
       if (i + kAhead < n) {
-        CheckKey(keys[i + kAhead]);
-        homes[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
+        prefetch(i + kAhead);
       }
-      if (i >= kAhead) {
-        const std::size_t done = i - kAhead;
-        const std::byte* row = rows[done % kRing];
-        if (row != nullptr) {
-          CopyRow<kDim>(values + done * dim, row, dim);
-        } else {
-          InitialValues(keys[done], values + done * dim);
-        }
-      }
-      if (i < n) {
-        const std::uint32_t handle = index_.Find(keys[i], homes[i % kRing]);
-        const std::byte* row = handle == kNoRow ? nullptr : rows_.At(handle);
-        if (row != nullptr) {
-          PrefetchRow(row, dim * sizeof(float));
-        }
-        rows[i % kRing] = row;
-      }
+      find(i);
+    }
+    std::size_t i = head;
+    for (; i + kAhead < n; ++i) {
+      prefetch(i + kAhead);
+      copy(i - kAhead);
+      find(i);
+    }
+    for (; i < n; ++i) {
+      copy(i - kAhead);
+      find(i);
+    }
+    for (i = n - head; i < n; ++i) {
+      copy(i);
     }
   }
 

@@ -1,0 +1,169 @@
+// Shard: the protocol of one shard: pulls, pushes, commits.  Sans-IO: a runtime or the simulator
+// calls OnMessage and OnTimer and sends what lies in the outbox.
+//
+// What it promises (docs/protocol.md):
+//   * A pull changes nothing but the marks of deterministic SSP.
+//   * In BSP and SSP a part of step t waits until commit t; then all parts are applied in rank
+//   order and the shard is version t.  In ASP a part is applied when it arrives.
+//   * At most one part of a (rank, step) is applied, however often it is sent.
+//   * Frames of a rank's older carrier are refused.
+//
+// States: registering -> (View) running -> (commit with next phase STOP, or View.stop) stopped.
+//
+// Thread safety: none; owned by its shard's thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/outbox.h"
+#include "proto/control.h"
+#include "proto/frame.h"
+#include "proto/plan.h"
+#include "ps/shard_state.h"
+
+namespace plexus {
+
+struct ShardOptions {
+  std::uint32_t shard = 0;
+  proto::Register registration;  // role, index, incarnation, pids, addresses, job hash.
+  Millis heartbeat_ms = 500;
+  Millis resend_ms = 1000;
+  bool apply_duplicates = false;  // A bug to be caught: the simulator's canary `apply_twice`.
+};
+
+// pull_keys = keys asked for; push_applied + push_duplicate + push_refused + push_dropped = pushes
+// received.
+struct ShardCounters {
+  std::uint64_t pulls = 0;
+  std::uint64_t pull_keys = 0;
+  std::uint64_t pulls_parked = 0;
+  std::uint64_t pushes = 0;
+  std::uint64_t push_keys = 0;
+  std::uint64_t push_applied = 0;
+  std::uint64_t push_duplicate = 0;
+  std::uint64_t push_refused = 0;  // Malformed, or of an older carrier.
+  std::uint64_t push_dropped = 0;  // Of a phase that is over, or parts that its end threw away.
+  std::uint64_t frames_refused = 0;
+  std::uint64_t commits = 0;
+};
+
+class Shard {
+ public:
+  Shard(std::shared_ptr<const JobPlan> plan, ShardOptions options);
+
+  void OnMessage(const std::string& peer, const Bytes& frame, Millis now);
+  void OnTimer(Millis now);
+  Outbox& outbox() { return outbox_; }
+
+  // Set after a commit that asks for it: the runtime writes state() under this name before the next
+  // message, then calls OnSaved.
+  std::optional<std::string> TakeSaveRequest();
+  void OnSaved(proto::Saved saved);
+  // What the runtime measured, for heartbeats.
+  void SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes);
+
+  const std::optional<proto::Stop>& stop() const { return stop_; }
+  const ShardState& state() const { return state_; }
+  std::uint64_t version() const { return version_; }
+  const proto::Phase& phase() const { return phase_; }
+  const ShardCounters& counters() const { return counters_; }
+  std::size_t parked() const;
+  std::size_t pending_parts() const;
+  std::uint64_t pending_bytes() const { return pending_bytes_; }
+  // Ranks whose part of the next step is missing.
+  std::vector<std::uint32_t> WaitingFor() const;
+  // What the commit protocol answered pulls with: version - EarliestVersion at most this much (the
+  // staleness that was seen, in versions behind step - 1).
+  std::uint64_t staleness_max() const { return staleness_max_; }
+
+ private:
+  struct Part {
+    Bytes frame;
+    PushBody body;
+    std::uint32_t flags = 0;
+  };
+  struct Request {
+    std::string peer;
+    Bytes frame;
+  };
+
+  void OnPull(const std::string& peer, const Bytes& frame);
+  void OnPush(const std::string& peer, const Bytes& frame);
+  void OnPhaseQuery(const std::string& peer, const Bytes& frame);
+  void OnControl(const Bytes& frame, Millis now);
+  void OnView(const proto::View& view, Millis now);
+  void OnCommit(const proto::Commit& commit, Millis now);
+
+  // False (and a reply) if the frame's rank or carrier is not to be served.
+  bool Admit(const std::string& peer, const FrameHeader& header);
+  void AnswerPull(const std::string& peer, const Bytes& frame, const FrameHeader& header);
+  void Park(const std::string& peer, const Bytes& frame, const FrameHeader& header);
+  void AnswerParked();
+  void Reply(const std::string& peer, const FrameHeader& request, FrameType type, ReplyCode code,
+             std::string_view body = {});
+  void ReplyPhase(const std::string& peer, const FrameHeader& request);
+
+  void StorePart(const FrameHeader& header, const Bytes& frame, PushBody body);
+  void ApplyAtOnce(const FrameHeader& header, const Bytes& frame, const PushBody& body);
+  bool PartIsKnown(std::uint32_t rank, std::uint64_t step) const;
+  void ApplyCommitted(const proto::Commit& commit);
+  void StartPhase(const proto::Phase& phase);
+  void MaybeComplete();
+  bool PullsServed(std::uint64_t step) const;
+  void SendComplete();
+  void SendControl(const proto::Control& control);
+  void CheckMemory();
+
+  const std::shared_ptr<const JobPlan> plan_;
+  const ShardOptions options_;
+  ShardState state_;
+  Outbox outbox_;
+  ShardCounters counters_;
+
+  bool registered_ = false;
+  std::uint64_t fence_ = 0;
+  std::uint64_t version_ = 0;
+  proto::Phase phase_;
+  std::vector<std::uint32_t> epochs_;  // Of each rank's carrier.
+  std::optional<proto::Stop> stop_;
+  std::string failure_;
+
+  // BSP, SSP: parts of steps beyond version_, by step, then rank.
+  std::map<std::uint64_t, std::vector<std::optional<Part>>> pending_;
+  std::vector<Part> repeated_;  // Canary only.
+  std::uint64_t pending_bytes_ = 0;
+  std::vector<std::set<std::uint64_t>>
+      served_;  // Deterministic SSP: steps whose pull was answered, per rank.
+  bool inexact_ = false;
+  // ASP: per rank, steps applied: all up to `high`, and those in `beyond`.
+  struct Applied {
+    std::uint64_t high = 0;
+    std::set<std::uint64_t> beyond;
+    bool last = false;
+    bool exhausted = false;
+  };
+  std::vector<Applied> applied_;
+  std::uint64_t asp_applied_ = 0;  // Parts in this phase.
+  double asp_loss_sum_ = 0;
+  std::uint64_t asp_samples_ = 0;
+
+  std::vector<std::map<std::uint64_t, Request>> parked_;  // Per rank, by sequence.
+  std::map<std::string, Request> phase_queries_;          // By peer.
+
+  std::optional<proto::Complete> complete_;  // Said until the commit comes.
+  std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
+  std::optional<std::string> save_request_;
+  Millis next_heartbeat_ = 0;
+  Millis next_resend_ = 0;
+  std::uint64_t wire_bytes_ = 0;
+  std::uint64_t peak_rss_bytes_ = 0;
+  std::uint64_t staleness_max_ = 0;
+};
+
+}  // namespace plexus

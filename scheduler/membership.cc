@@ -1,0 +1,167 @@
+#include "scheduler/membership.h"
+
+#include <algorithm>
+
+namespace plexus {
+
+Membership::Membership(std::uint32_t servers, std::uint32_t workers, std::uint32_t ranks,
+                       Millis lease_ms)
+    : servers_(servers), workers_(workers), ranks_(ranks), epochs_(ranks, 0), lease_ms_(lease_ms) {
+  // Contiguous pieces, so that one process carries neighbours.
+  for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+    ranks_[rank].previous =
+        static_cast<std::uint32_t>(static_cast<std::uint64_t>(rank) * workers / ranks);
+  }
+}
+
+MemberState* Membership::Find(proto::Role role, std::uint32_t index) {
+  auto& members = role == proto::SERVER ? servers_ : workers_;
+  if ((role != proto::SERVER && role != proto::WORKER) || index >= members.size()) {
+    return nullptr;
+  }
+  return &members[index];
+}
+
+Membership::Change Membership::OnRegister(const std::string& peer, const proto::Register& info,
+                                          Millis now) {
+  MemberState* member = Find(info.role(), info.index());
+  if (member == nullptr) {
+    return Change::kUnknownMember;
+  }
+  const bool came = !member->peer.empty();
+  const bool same = came && member->info.incarnation() == info.incarnation();
+  if (same && member->alive) {
+    member->peer = peer;
+    member->heard = now;
+    return Change::kNone;
+  }
+  if (came && info.role() == proto::WORKER && member->alive) {
+    Orphan(info.index(), now);
+  }
+  const bool lost_state = came && info.role() == proto::SERVER;
+  *member = MemberState{
+      .info = info, .peer = peer, .alive = true, .left = false, .heard = now, .last = {}};
+  return lost_state ? Change::kReplaced : Change::kJoined;
+}
+
+bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat,
+                             Millis now) {
+  MemberState* member = Find(heartbeat.role(), heartbeat.index());
+  if (member == nullptr || member->info.incarnation() != heartbeat.incarnation() ||
+      (!member->alive && heartbeat.role() == proto::SERVER)) {
+    return false;
+  }
+  member->alive =
+      true;  // A worker that was thought lost (stopped, cut off) is free for other ranks.
+  member->peer = peer;
+  member->heard = now;
+  member->last = heartbeat;
+  member->left = member->left || heartbeat.leaving();
+  return true;
+}
+
+std::vector<Membership::Lost> Membership::Expire(Millis now) {
+  std::vector<Lost> lost;
+  for (auto* members : {&servers_, &workers_}) {
+    for (MemberState& member : *members) {
+      if (member.alive && !member.left && now - member.heard > lease_ms_) {
+        member.alive = false;
+        lost.push_back({member.info.role(), member.info.index(), now - member.heard});
+        if (member.info.role() == proto::WORKER) {
+          Orphan(member.info.index(), now);
+        }
+      }
+    }
+  }
+  return lost;
+}
+
+void Membership::Orphan(std::uint32_t worker, Millis now) {
+  for (Rank& rank : ranks_) {
+    if (rank.carrier == worker) {
+      rank.previous = worker;
+      rank.carrier.reset();
+      rank.orphaned = now;
+    }
+  }
+}
+
+bool Membership::AssignRanks(Millis now) {
+  std::vector<std::uint32_t> load(workers_.size(), 0);
+  for (const Rank& rank : ranks_) {
+    if (rank.carrier.has_value()) {
+      ++load[*rank.carrier];
+    }
+  }
+  bool changed = false;
+  for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
+    Rank& rank = ranks_[r];
+    if (rank.carrier.has_value()) {
+      continue;
+    }
+    std::optional<std::uint32_t> carrier;
+    if (workers_[*rank.previous].alive) {
+      carrier = rank.previous;
+    } else if (now - rank.orphaned > lease_ms_ / 2) {
+      for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+        if (workers_[w].alive && (!carrier.has_value() || load[w] < load[*carrier])) {
+          carrier = w;
+        }
+      }
+    }
+    if (carrier.has_value()) {
+      rank.carrier = carrier;
+      rank.fence = fence_ + 1;
+      ++epochs_[r];
+      ++load[*carrier];
+      changed = true;
+    }
+  }
+  fence_ += changed ? 1 : 0;
+  return changed;
+}
+
+bool Membership::all_servers() const {
+  return std::all_of(servers_.begin(), servers_.end(),
+                     [](const MemberState& m) { return m.alive; });
+}
+
+bool Membership::all_workers_came() const {
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const MemberState& m) { return !m.peer.empty(); });
+}
+
+bool Membership::any_worker_alive() const {
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [](const MemberState& m) { return m.alive; });
+}
+
+bool Membership::fence_known() const {
+  return std::all_of(servers_.begin(), servers_.end(),
+                     [this](const MemberState& m) { return m.last.fence() >= fence_; });
+}
+
+bool Membership::everyone_left() const {
+  const auto gone = [](const MemberState& m) { return m.left || !m.alive; };
+  return std::all_of(servers_.begin(), servers_.end(), gone) &&
+         std::all_of(workers_.begin(), workers_.end(), gone);
+}
+
+std::vector<proto::Carrier> Membership::CarriedBy(std::uint32_t index) const {
+  std::vector<proto::Carrier> carried;
+  for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
+    const std::uint64_t fence = ranks_[r].fence;
+    const bool known = std::all_of(servers_.begin(), servers_.end(), [fence](const MemberState& m) {
+      return m.last.fence() >= fence;
+    });
+    if (ranks_[r].carrier == index && known) {
+      proto::Carrier carrier;
+      carrier.set_rank(r);
+      carrier.set_epoch(epochs_[r]);
+      carried.push_back(carrier);
+    }
+  }
+  return carried;
+}
+
+}  // namespace plexus

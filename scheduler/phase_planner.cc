@@ -1,0 +1,98 @@
+#include "scheduler/phase_planner.h"
+
+#include <utility>
+
+namespace plexus {
+
+PhasePlanner::PhasePlanner(const proto::Job& job) : job_(job) {}
+
+proto::Phase PhasePlanner::First() const { return Training(1, 1); }
+
+proto::Phase PhasePlanner::Training(std::uint32_t number, std::uint64_t first_step) const {
+  proto::Phase phase;
+  phase.set_number(number);
+  phase.set_kind(proto::Phase::TRAIN);
+  phase.set_first_step(first_step);
+  const std::uint64_t every = job_.train().evaluate_every_steps();
+  phase.set_last_step(every == 0 ? 0 : first_step + every - 1);
+  phase.set_epoch(epoch_);
+  phase.set_epoch_steps(epoch_steps_);
+  return phase;
+}
+
+proto::Phase PhasePlanner::Evaluation(std::uint32_t number, std::uint64_t step,
+                                      proto::Phase::DataSet data_set) const {
+  proto::Phase phase;
+  phase.set_number(number);
+  phase.set_kind(proto::Phase::EVALUATE);
+  phase.set_first_step(step);
+  phase.set_last_step(step);
+  phase.set_data_set(data_set);
+  return phase;
+}
+
+NextPhase PhasePlanner::Stop(const proto::Phase& current, std::uint64_t step) const {
+  NextPhase next;
+  next.phase.set_number(current.number() + 1);
+  next.phase.set_kind(proto::Phase::STOP);
+  next.phase.set_first_step(step + 1);
+  next.save = kFinalModel;
+  return next;
+}
+
+NextPhase PhasePlanner::AfterTraining(const proto::Phase& current, std::uint64_t step,
+                                      bool exhausted) {
+  validated_epoch_ = epoch_ + 1;
+  epoch_steps_ += step + 1 - current.first_step();
+  if (exhausted) {
+    ++epoch_;
+    epoch_steps_ = 0;
+  }
+  if (job_.data().valid_size() > 0) {
+    return {Evaluation(current.number() + 1, step + 1, proto::Phase::VALIDATION), ""};
+  }
+  if (epoch_ >= job_.train().epochs() && job_.data().test_size() > 0) {
+    return {Evaluation(current.number() + 1, step + 1, proto::Phase::TEST), ""};
+  }
+  return Continue(current, step, "");
+}
+
+NextPhase PhasePlanner::AfterEvaluation(const proto::Phase& current, std::uint64_t step,
+                                        const EvaluationFigures& figures) {
+  if (current.data_set() == proto::Phase::TEST) {
+    test_ = figures;
+    return Continue(current, step, "");
+  }
+  // A validation set of one class has no AUC (NaN): then the log loss decides.
+  const bool better =
+      !validation_.has_value() || figures.auc > validation_->auc ||
+      (!(figures.auc <= validation_->auc) && figures.logloss < validation_->logloss);
+  if (!better) {
+    ++worse_in_a_row_;
+    return Continue(current, step, "");
+  }
+  worse_in_a_row_ = 0;
+  validation_ = figures;
+  test_.reset();
+  best_epoch_ = validated_epoch_;
+  best_version_ = step;
+  if (job_.data().test_size() > 0) {
+    return {Evaluation(current.number() + 1, step + 1, proto::Phase::TEST), kBestModel};
+  }
+  return Continue(current, step, kBestModel);
+}
+
+NextPhase PhasePlanner::Continue(const proto::Phase& current, std::uint64_t step,
+                                 std::string save) const {
+  const std::uint32_t patience = job_.train().early_stop_patience();
+  if (epoch_ >= job_.train().epochs() || (patience > 0 && worse_in_a_row_ >= patience)) {
+    NextPhase stop = Stop(current, step);
+    if (!save.empty()) {
+      stop.save = save + "," + stop.save;
+    }
+    return stop;
+  }
+  return {Training(current.number() + 1, step + 1), std::move(save)};
+}
+
+}  // namespace plexus
