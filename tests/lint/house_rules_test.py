@@ -49,7 +49,7 @@ class HouseRulesTest(unittest.TestCase):
     def test_forbidden(self):
         for path, text, sentence in FORBIDDEN:
             with self.subTest(path=path, text=text[:60]):
-                status, out, _ = planted_tree.run_on("house_rules.py", {path: text})
+                status, out, _ = planted_tree.run_on("house_rules", {path: text})
                 self.assertEqual(status, 1)
                 self.assertIn(f"{path}:1: ", out)
                 self.assertIn(sentence, out)
@@ -57,7 +57,7 @@ class HouseRulesTest(unittest.TestCase):
     def test_allowed(self):
         for path, text in ALLOWED:
             with self.subTest(path=path, text=text):
-                status, out, _ = planted_tree.run_on("house_rules.py", {path: text})
+                status, out, _ = planted_tree.run_on("house_rules", {path: text})
                 self.assertEqual(status, 0, out)
 
     def test_listed_sources(self):
@@ -67,21 +67,21 @@ class HouseRulesTest(unittest.TestCase):
             "CMakeLists.txt": "plexus_program(p SOURCES ${PROJECT_SOURCE_DIR}/launch/main.cc)\n",
         }
         sources = ["ps/a.cc", "ps/table/b.cc", "tests/unit/c_test.cc", "launch/main.cc"]
-        status, out, _ = planted_tree.run_on("house_rules.py", {**files, **dict.fromkeys(sources, "")})
+        status, out, _ = planted_tree.run_on("house_rules", {**files, **dict.fromkeys(sources, "")})
         self.assertEqual(status, 0, out)
-        status, out, _ = planted_tree.run_on("house_rules.py", {**files, "ps/gone.cc": ""})
+        status, out, _ = planted_tree.run_on("house_rules", {**files, "ps/gone.cc": ""})
         self.assertEqual(status, 1)
         self.assertIn("ps/gone.cc:1: ", out)
 
     def test_length_is_only_noticed(self):
         text = "void F() {\n" + "  G();\n" * 600 + "}\n"
-        status, out, err = planted_tree.run_on("house_rules.py", {"ps/a.h": text})
+        status, out, err = planted_tree.run_on("house_rules", {"ps/a.h": text})
         self.assertEqual(status, 0, out)
         self.assertIn("ps/a.h:1: a function of 602 lines", err)
         self.assertIn("ps/a.h:1: 603 lines", err)
 
     def test_real_tree(self):
-        status, out, _ = planted_tree.run("house_rules.py", planted_tree.REPOSITORY)
+        status, out, _ = planted_tree.run("house_rules", planted_tree.REPOSITORY)
         self.assertEqual(status, 0, out)
 
 

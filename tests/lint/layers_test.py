@@ -109,22 +109,22 @@ class LayersTest(unittest.TestCase):
     def test_forbidden(self):
         for includer, included, sentence in FORBIDDEN:
             with self.subTest(includer=includer, included=included):
-                status, out, _ = planted_tree.run_on("layers.py", {includer: f"// A.\n\n#include {included}\n"})
+                status, out, _ = planted_tree.run_on("layers", {includer: f"// A.\n\n#include {included}\n"})
                 self.assertEqual(status, 1)
                 self.assertIn(f"{includer}:3: ", out)
                 self.assertIn(sentence, out)
 
     def test_allowed(self):
-        status, out, _ = planted_tree.run_on("layers.py", {f"{a}": f"#include {b}\n" for a, b in dict(ALLOWED).items()})
+        status, out, _ = planted_tree.run_on("layers", {f"{a}": f"#include {b}\n" for a, b in dict(ALLOWED).items()})
         self.assertEqual(status, 0, out)
         for includer, included in ALLOWED:
             with self.subTest(includer=includer, included=included):
-                status, out, _ = planted_tree.run_on("layers.py", {includer: f"#include {included}\n"})
+                status, out, _ = planted_tree.run_on("layers", {includer: f"#include {included}\n"})
                 self.assertEqual(status, 0, out)
 
     def test_state_machine_does_no_io_through_others(self):
         status, out, _ = planted_tree.run_on(
-            "layers.py",
+            "layers",
             {
                 "ps/shard.cc": '#include "ps/rows.h"\n',
                 "ps/rows.h": '#include "ps/files.h"\n',
@@ -137,29 +137,29 @@ class LayersTest(unittest.TestCase):
 
     def test_neighbour_without_folder(self):
         files = {"ps/store/store.h": "", "ps/store/log.h": '#include "store.h"\n', "ps/shard.h": '#include "store/log.h"\n'}
-        status, out, _ = planted_tree.run_on("layers.py", files)
+        status, out, _ = planted_tree.run_on("layers", files)
         self.assertEqual(status, 1)
         self.assertIn("ps/shard.h:1: ", out)
 
     def test_spacing_continuation_and_comments(self):
-        status, out, _ = planted_tree.run_on("layers.py", {"common/a.h": '/*\n#include "ps/a.h"\n*/\n//#include "ps/b.h"\n'})
+        status, out, _ = planted_tree.run_on("layers", {"common/a.h": '/*\n#include "ps/a.h"\n*/\n//#include "ps/b.h"\n'})
         self.assertEqual(status, 0, out)
         for text in ('\n  #  include "ps/a.h"\n', '\n#include \\\n"ps/a.h"\n'):
-            status, out, _ = planted_tree.run_on("layers.py", {"common/a.h": text})
+            status, out, _ = planted_tree.run_on("layers", {"common/a.h": text})
             self.assertEqual(status, 1)
             self.assertIn("common/a.h:2: ", out)
 
     def test_build_folder_does_not_count(self):
         status, out, _ = planted_tree.run_on(
-            "layers.py", {"build/release/common/a.h": '#include "ps/a.h"\n', "common/b.h": ""}
+            "layers", {"build/release/common/a.h": '#include "ps/a.h"\n', "common/b.h": ""}
         )
         self.assertEqual(status, 0, out)
 
     def test_no_sources_is_a_mistake(self):
-        self.assertEqual(planted_tree.run_on("layers.py", {"notes.txt": ""})[0], 1)
+        self.assertEqual(planted_tree.run_on("layers", {"notes.txt": ""})[0], 1)
 
     def test_real_tree(self):
-        status, out, _ = planted_tree.run("layers.py", planted_tree.REPOSITORY)
+        status, out, _ = planted_tree.run("layers", planted_tree.REPOSITORY)
         self.assertEqual(status, 0, out)
 
 

@@ -1,17 +1,27 @@
 """A temporary tree of files, and a check run on it."""
 
+import contextlib
+import importlib
+import io
 import pathlib
-import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
 
 
 def run(tool, root):
-    """(exit status, stdout, stderr) of tools/TOOL on the tree at root."""
-    done = subprocess.run([sys.executable, REPOSITORY / "tools" / tool, root], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+    """(exit status, stdout, stderr) of tools/TOOL.py on the tree at root; in this process, which is much faster."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch("sys.argv", [tool, str(root)]), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            importlib.import_module(tool).main()
+            status = 0
+        except SystemExit as exit:
+            status = exit.code
+    return status, out.getvalue(), err.getvalue()
 
 
 def run_on(tool, files):
