@@ -25,8 +25,8 @@ def print_table(result, synth):
     size = sum(table["bytes"] for table in tables)
     print(f"""
                       trained   best possible
-  test AUC         {result["test_auc"]:10.5f}      {shown(synth.get("test_auc"), "10.5f")}
-  test log loss    {result["test_logloss"]:10.5f}      {shown(synth.get("test_logloss"), "10.5f")}
+  test AUC         {result["test_auc"]:10.5f}      {shown(synth.get("best_auc"), "10.5f")}
+  test log loss    {result["test_logloss"]:10.5f}      {shown(synth.get("best_logloss"), "10.5f")}
 
   model            {result["model"]}, version {result["version"]}
   samples          {result["samples"]:,} in {result["seconds"]:.1f} s = {result["samples_per_second"]:,.0f} a second
