@@ -1,8 +1,9 @@
 // Reading pulled rows: pooled embeddings, first-order sums, and the factorization machine's
 // second-order term.
 //
-// Gradients are added to the rows in a fixed order: blocks of samples ascending, in a block fields
-// in the order given, in a field samples ascending, in a sample reads ascending.
+// Fields are borrowed until Backward().  Gradients are added to the rows in a fixed order: blocks
+// of samples ascending, in a block fields in the order given, in a field samples ascending, in a
+// sample reads ascending.
 //
 // Thread safety: functions on one tape, which belongs to one thread.
 #pragma once
@@ -20,10 +21,10 @@ struct EmbeddingReads {
   std::uint32_t dim = 0;
   const T* rows = nullptr;     // [unique rows, dim]
   T* row_gradients = nullptr;  // Same shape; gradients are added.  Null: nobody wants them.
-  std::span<const std::uint32_t> indices;
-  std::span<const std::uint32_t> offsets;  // samples + 1, or empty: one index a sample.
-  std::span<const float> weights;          // One an index, or empty: all 1.
-  bool mean = false;                       // The weighted sum is divided by the number of reads.
+  std::span<const std::uint32_t> indices{};
+  std::span<const std::uint32_t> offsets{};  // samples + 1, or empty: one index a sample.
+  std::span<const float> weights{};          // One an index, or empty: all 1.
+  bool mean = false;                         // The weighted sum is divided by the number of reads.
 
   bool single() const { return offsets.empty() && weights.empty(); }
   std::size_t begin(std::size_t sample) const { return offsets.empty() ? sample : offsets[sample]; }
