@@ -17,7 +17,8 @@ LineReader::LineReader(std::unique_ptr<ByteSource> source, std::uint64_t offset,
                        std::size_t line_bytes_max)
     : source_(std::move(source)),
       line_bytes_max_(line_bytes_max),
-      buffer_(line_bytes_max + 3 + kChunkBytes + kLinePaddingBytes),
+      buffer_bytes_(line_bytes_max + 3 + kChunkBytes + kLinePaddingBytes),
+      buffer_(std::make_unique_for_overwrite<char[]>(buffer_bytes_)),
       buffer_offset_(offset) {}
 
 bool LineReader::Fill() {
@@ -25,13 +26,13 @@ bool LineReader::Fill() {
     return false;
   }
   if (begin_ > 0) {
-    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     buffer_offset_ += begin_;
     end_ -= begin_;
     begin_ = 0;
   }
-  CHECK_LE(end_ + kChunkBytes + kLinePaddingBytes, buffer_.size()) << "a line outgrew its bound";
-  StatusOr<std::size_t> got = source_->Read(buffer_.data() + end_, kChunkBytes);
+  CHECK_LE(end_ + kChunkBytes + kLinePaddingBytes, buffer_bytes_) << "a line outgrew its bound";
+  StatusOr<std::size_t> got = source_->Read(buffer_.get() + end_, kChunkBytes);
   if (!got.ok()) {
     status_ = got.status();
     return false;
@@ -44,9 +45,9 @@ bool LineReader::Fill() {
 void LineReader::SkipPastLineEnd() {
   while (true) {
     const void* found =
-        begin_ < end_ ? std::memchr(buffer_.data() + begin_, '\n', end_ - begin_) : nullptr;
+        begin_ < end_ ? std::memchr(buffer_.get() + begin_, '\n', end_ - begin_) : nullptr;
     if (found != nullptr) {
-      begin_ = static_cast<std::size_t>(static_cast<const char*>(found) - buffer_.data()) + 1;
+      begin_ = static_cast<std::size_t>(static_cast<const char*>(found) - buffer_.get()) + 1;
       return;
     }
     begin_ = end_;
@@ -62,7 +63,7 @@ bool LineReader::Next(Line* line) {
   bool too_long = false;
   while (true) {
     const std::size_t unsearched = end_ - begin_ - searched;
-    const char* from = buffer_.data() + begin_ + searched;
+    const char* from = buffer_.get() + begin_ + searched;
     found =
         unsearched > 0 ? static_cast<const char*>(std::memchr(from, '\n', unsearched)) : nullptr;
     if (found != nullptr) {
@@ -78,8 +79,8 @@ bool LineReader::Next(Line* line) {
     return false;
   }
   const std::size_t size =
-      found != nullptr ? static_cast<std::size_t>(found - (buffer_.data() + begin_)) : searched;
-  line->text = {buffer_.data() + begin_, size};
+      found != nullptr ? static_cast<std::size_t>(found - (buffer_.get() + begin_)) : searched;
+  line->text = {buffer_.get() + begin_, size};
   line->offset = offset();
   line->index = index_++;
   if (!line->text.empty() && line->text.back() == '\r') {

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
-#include <vector>
 
 #include "common/status.h"
 #include "worker/data/byte_source.h"
@@ -52,7 +51,8 @@ class LineReader {
 
   std::unique_ptr<ByteSource> source_;
   std::size_t line_bytes_max_;
-  std::vector<char> buffer_;
+  std::size_t buffer_bytes_;
+  std::unique_ptr<char[]> buffer_;
   std::uint64_t buffer_offset_;  // In the file, of buffer_[0].
   std::size_t begin_ = 0;        // Unread bytes are buffer_[begin_, end_).
   std::size_t end_ = 0;

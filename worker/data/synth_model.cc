@@ -25,12 +25,15 @@ constexpr std::array<double, kSynthIntegers> kIntegerMissing = {.45, 0,   .2,  .
 constexpr std::uint64_t kHeadValues = 4096;
 // A value seen this often has half of its full effect; rarer ones have less.  The second order
 // needs more evidence.
-constexpr double kHalfEffectCount = 200;
-constexpr double kHalfLatentCount = 1000;
+constexpr double kHalfEffectCount = 4000;
+constexpr double kHalfLatentCount = 10000;
+// One field in this many has latent vectors: few interactions that can be seen, rather than
+// hundreds that cannot.
+constexpr std::size_t kInteractingStride = 4;
 // Shares of the logit's variance; the second order is the weakest, because one pass learns it last.
-constexpr double kLinearShare = 0.33;
-constexpr double kFirstShare = 0.60;
-constexpr double kSecondShare = 0.07;
+constexpr double kLinearShare = 0.48;
+constexpr double kFirstShare = 0.50;
+constexpr double kSecondShare = 0.02;
 constexpr double kLabelRate = 0.25;
 constexpr std::uint64_t kCalibrationRows = 1 << 16;
 // Row numbers that no file reaches.
@@ -208,7 +211,8 @@ void SynthModel::Effects(std::size_t field, std::uint64_t value, float* out) con
   const CounterRandom random(seed_, kEffectStream, field, value);
   const double count = model.first_count * std::pow(static_cast<double>(value + 1), -zipf_);
   const double effect = model.strength * count / (count + kHalfEffectCount);
-  const double latent = model.strength * count / (count + kHalfLatentCount);
+  const double latent =
+      field % kInteractingStride == 1 ? model.strength * count / (count + kHalfLatentCount) : 0;
   out[0] = static_cast<float>(effect * Normal(random, 0));
   for (std::size_t r = 1; r < width; ++r) {
     out[r] = static_cast<float>(latent * Normal(random, r));

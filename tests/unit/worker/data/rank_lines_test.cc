@@ -54,7 +54,7 @@ RandomFiles MakeFiles(std::uint64_t seed, bool has_header) {
   for (std::uint64_t f = 0; f < count; ++f) {
     const std::uint64_t lines = random.Below(draw++, 12);
     const std::string end = random.Below(draw++, 2) == 0 ? "\n" : "\r\n";
-    std::string text(random.Below(draw++, 4) == 0 ? "\xef\xbb\xbf" : "");
+    std::string text(lines > 0 && random.Below(draw++, 4) == 0 ? "\xef\xbb\xbf" : "");
     for (std::uint64_t i = 0; i < lines; ++i) {
       std::string line = std::to_string(f);
       line.append("/").append(std::to_string(i));
