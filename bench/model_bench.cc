@@ -3,8 +3,9 @@
 //
 //   model_bench --model=deepfm --batch=2048 [--bf16] [--steps=50]
 //
-// prints one line: microseconds a sample, and GFLOP/s of the products (forward and backward) that
-// such a tower needs.
+// prints one line: microseconds a sample; GFLOP/s of the products with weights (forward and
+// backward) that the model needs; and how much longer a step takes than these products would at the
+// speed of a bare f32 product, measured between the steps.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -67,12 +68,30 @@ struct FieldData {
   Lookup lookup;
 };
 
-int Run() {
-  const auto profile = FLAGS_avx2 ? NumericProfile::kAvx2 : NumericProfile::kAvx512;
-  if (const Status status = SetNumericProfile(profile); !status.ok()) {
-    std::fprintf(stderr, "%s\n", status.ToString().c_str());
-    return 1;
+// A minibatch of random lookups with its buffers.
+struct Minibatch {
+  Minibatch() : dense(MakeFloats(std::size_t{FLAGS_batch} * FLAGS_dense, 99, 1)) {
+    const std::uint32_t unique = std::max(1U, FLAGS_unique / std::max(1U, FLAGS_fields));
+    for (std::uint32_t f = 0; f < FLAGS_fields; ++f) {
+      fields.push_back(std::make_unique<FieldData>(f, FLAGS_dim, unique));
+      input.embeddings.push_back(fields.back()->lookup);
+      fields.push_back(std::make_unique<FieldData>(f, 1, unique));
+      input.linears.push_back(fields.back()->lookup);
+    }
+    for (std::uint32_t i = 0; i < FLAGS_batch; ++i) {
+      labels.push_back(i % 4 == 0 ? 1.0F : 0.0F);
+    }
+    input.samples = FLAGS_batch;
+    input.labels = labels;
+    input.dense = {dense.get(), std::size_t{FLAGS_batch} * FLAGS_dense};
   }
+  std::vector<std::unique_ptr<FieldData>> fields;
+  Floats dense;
+  std::vector<float> labels;
+  ModelInput input;
+};
+
+ModelShape Shape() {
   ModelShape shape;
   shape.config.set_name(FLAGS_model);
   shape.bf16 = FLAGS_bf16;
@@ -80,52 +99,82 @@ int Run() {
   shape.embedding_dims.assign(FLAGS_fields, FLAGS_dim);
   shape.linear_fields = FLAGS_fields;
   shape.ranks = FLAGS_dim;  // What the model "counter" asks for.
-  auto model = CreateModel(shape);
+  return shape;
+}
+
+double MedianSeconds(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+template <typename Function>
+double SecondsOf(Function function) {
+  const auto start = std::chrono::steady_clock::now();
+  function();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Seconds of a FLOP in bare f32 products of a tower's middle layer.
+class BareProduct {
+ public:
+  double SecondsOfFlop() {
+    const double seconds = SecondsOf([this] {
+      for (int i = 0; i < kRepetitions; ++i) {
+        Gemm<float>({kRows, kWidth, kWidth}, {x_.get(), kWidth}, {w_.get(), kWidth},
+                    {y_.get(), kWidth});
+      }
+    });
+    return seconds / (2.0 * kRepetitions * kRows * kWidth * kWidth);
+  }
+
+ private:
+  static constexpr int kRepetitions = 8;
+  static constexpr std::size_t kRows = 512;
+  static constexpr std::size_t kWidth = 400;
+  Floats x_ = MakeFloats(kRows * kWidth, 1, 1);
+  Floats w_ = MakeFloats(kWidth * kWidth, 2, 1);
+  Floats y_ = MakeFloats(kRows * kWidth, 3, 1);
+};
+
+int Run() {
+  const auto profile = FLAGS_avx2 ? NumericProfile::kAvx2 : NumericProfile::kAvx512;
+  if (const Status status = SetNumericProfile(profile); !status.ok()) {
+    std::fprintf(stderr, "%s\n", status.ToString().c_str());
+    return 1;
+  }
+  auto model = CreateModel(Shape());
   if (!model.ok()) {
     std::fprintf(stderr, "%s\n", model.status().ToString().c_str());
     return 1;
   }
-  const std::uint32_t unique = std::max(1U, FLAGS_unique / std::max(1U, FLAGS_fields));
-  std::vector<std::unique_ptr<FieldData>> data;
-  ModelInput input;
-  for (std::uint32_t f = 0; f < FLAGS_fields; ++f) {
-    data.push_back(std::make_unique<FieldData>(f, FLAGS_dim, unique));
-    input.embeddings.push_back(data.back()->lookup);
-    data.push_back(std::make_unique<FieldData>(f, 1, unique));
-    input.linears.push_back(data.back()->lookup);
-  }
-  const Floats dense = MakeFloats(std::size_t{FLAGS_batch} * FLAGS_dense, 99, 1);
-  std::vector<float> labels(FLAGS_batch);
-  for (std::uint32_t i = 0; i < FLAGS_batch; ++i) {
-    labels[i] = i % 4 == 0 ? 1.0F : 0.0F;
-  }
-  input.samples = FLAGS_batch;
-  input.labels = labels;
-  input.dense = {dense.get(), std::size_t{FLAGS_batch} * FLAGS_dense};
+  const Minibatch minibatch;
   const DenseLayout layout((*model)->dense_parameters());
   const Floats values = MakeFloats(layout.size(), 7, 0.05F);
   const Floats gradients = MakeFloats(layout.size(), 7, 0);
   std::vector<float> logits(FLAGS_batch);
-  double flop = 0;  // Products with weights: forward, and twice backward, less the first layer's
-                    // dense columns.
+  double flop = 0;  // Products with weights: once forward and twice backward.
   for (const DenseParameterSpec& spec : layout.parameters()) {
     flop += spec.shape.size() == 2 ? 6.0 * spec.shape[0] * spec.shape[1] : 0;
   }
+  BareProduct bare;
   std::vector<double> seconds;
+  std::vector<double> ratios;
   double loss = 0;
-  for (std::uint32_t step = 0; step < FLAGS_steps; ++step) {
-    const auto start = std::chrono::steady_clock::now();
-    loss = (*model)->Step(input, {values.get(), layout.size()}, gradients.get(), logits);
-    seconds.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  for (std::uint32_t step = 0; step < std::max(1U, FLAGS_steps); ++step) {
+    const double seconds_of_flop = bare.SecondsOfFlop();
+    seconds.push_back(SecondsOf([&] {
+                        loss = (*model)->Step(minibatch.input, {values.get(), layout.size()},
+                                              gradients.get(), logits);
+                      }) /
+                      FLAGS_batch);
+    ratios.push_back(seconds.back() / (flop * seconds_of_flop));
   }
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2] / FLAGS_batch;
-  const double best = seconds[0] / FLAGS_batch;
+  const double median = MedianSeconds(seconds);
   std::printf(
-      "%s batch %u%s: %.2f us/sample (best %.2f), %.1f GFLOP/s, %.2f MFLOP/sample, loss %.6f\n",
-      FLAGS_model.c_str(), FLAGS_batch, FLAGS_bf16 ? " bf16" : "", median * 1e6, best * 1e6,
-      flop / median / 1e9, flop / 1e6, loss / FLAGS_batch);
+      "%s batch %u%s: %.2f us/sample, %.1f GFLOP/s, %.2f MFLOP/sample, %.2f x bare products, "
+      "loss %.6f\n",
+      FLAGS_model.c_str(), FLAGS_batch, FLAGS_bf16 ? " bf16" : "", median * 1e6,
+      flop / median / 1e9, flop / 1e6, MedianSeconds(ratios), loss / FLAGS_batch);
   return 0;
 }
 

@@ -1,9 +1,13 @@
 #include "worker/nn/gemm.h"
 
 #include <algorithm>
+#include <atomic>
+#include <string>
 
 #include <dnnl.h>
 #include <omp.h>
+
+#include "worker/nn/gemm_bf16.h"
 
 namespace plexus {
 namespace {
@@ -20,8 +24,13 @@ void ZeroResult(const GemmShape& shape, const MatrixResult<float>& c) {
   }
 }
 
+constexpr int kNotPinned = -1;
+std::atomic<int> pinned_profile{kNotPinned};  // Written once, at start: relaxed.
+
 dnnl_cpu_isa_t IsaOf(NumericProfile profile) {
-  return profile == NumericProfile::kAvx2 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_avx512_core;
+  // oneDNN's f32 products are the same on every CPU between avx512_core and avx512_core_bf16; the
+  // latter's products of bfloat16 are wanted where they exist.  AMX adds in another order.
+  return profile == NumericProfile::kAvx2 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_avx512_core_bf16;
 }
 
 }  // namespace
@@ -36,19 +45,24 @@ bool CpuSupports(NumericProfile profile) {
 }
 
 bool CpuSupportsBf16() {
-  return CpuSupports(NumericProfile::kAvx512) && __builtin_cpu_supports("avx512bf16");
+  return CpuSupports(NumericProfile::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
+         pinned_profile.load(std::memory_order_relaxed) != static_cast<int>(NumericProfile::kAvx2);
 }
 
 Status SetNumericProfile(NumericProfile profile) {
-  const char* const name = profile == NumericProfile::kAvx2 ? "AVX2" : "AVX512";
+  const std::string what =
+      std::string("numeric profile ") + (profile == NumericProfile::kAvx2 ? "AVX2" : "AVX512");
   if (!CpuSupports(profile)) {
-    return FailedPrecondition(std::string("numeric profile ") + name + ": this CPU lacks it");
+    return FailedPrecondition(what + ": this CPU lacks it");
   }
-  const dnnl_cpu_isa_t isa = IsaOf(profile);
-  if (dnnl_set_max_cpu_isa(isa) != dnnl_success && dnnl_get_effective_cpu_isa() != isa) {
-    return FailedPrecondition(std::string("numeric profile ") + name +
-                              ": oneDNN already runs with another instruction set");
+  const int pinned = pinned_profile.load(std::memory_order_relaxed);
+  if (pinned == static_cast<int>(profile)) {
+    return OkStatus();
   }
+  if (dnnl_set_max_cpu_isa(IsaOf(profile)) != dnnl_success) {
+    return FailedPrecondition(what + ": oneDNN already runs with another instruction set");
+  }
+  pinned_profile.store(static_cast<int>(profile), std::memory_order_relaxed);
   return OkStatus();
 }
 
@@ -64,7 +78,6 @@ void UseOneThread() {
 template <>
 void Gemm(const GemmShape& shape, const MatrixOperand<float>& a, const MatrixOperand<float>& b,
           const MatrixResult<float>& c, Precision precision) {
-  (void)precision;
   if (shape.m == 0 || shape.n == 0) {
     return;
   }
@@ -75,6 +88,10 @@ void Gemm(const GemmShape& shape, const MatrixOperand<float>& a, const MatrixOpe
     return;
   }
   UseOneThread();
+  if (precision == Precision::kBf16) {
+    internal::GemmBf16(shape, a, b, c);
+    return;
+  }
   const auto size = [](std::size_t value) { return static_cast<dnnl_dim_t>(value); };
   const dnnl_status_t status =
       dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', size(shape.m), size(shape.n),

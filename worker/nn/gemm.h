@@ -21,7 +21,7 @@ enum class Precision { kFull, kBf16 };
 
 // Whether this CPU has the profile's instructions.
 bool CpuSupports(NumericProfile profile);
-// Whether this CPU multiplies bfloat16 (avx512_bf16).
+// Whether this CPU multiplies bfloat16 (avx512_bf16), and no narrower profile is pinned.
 bool CpuSupportsBf16();
 
 // kFailedPrecondition: this CPU lacks the profile, or oneDNN already runs with another one.

@@ -1,6 +1,8 @@
 #include "worker/nn/gemm.h"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -10,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "common/random.h"
+#include "worker/nn/gemm_bf16.h"
 
 namespace plexus {
 namespace {
@@ -95,6 +98,22 @@ TEST(GemmTest, RoundsOperandsToBfloat16WhenAsked) {
       EXPECT_GT(error, 1e-4) << "nothing was rounded";
     }
   }
+}
+
+TEST(GemmTest, RoundsToTheNearestEvenBfloat16) {
+  const float values[] = {1.0F, -2.5F, 0x1.01p0F, 0x1.03p0F, 0x1.0101p0F};
+  const std::uint16_t expected[] = {0x3f80, 0xc020, 0x3f80, 0x3f82, 0x3f81};
+  std::uint16_t rounded[5];
+  internal::RoundToBfloat16(values, 5, rounded);
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(rounded[i], expected[i]) << i;
+  }
+  const float specials[] = {std::nanf(""), INFINITY, -INFINITY, std::bit_cast<float>(0x7fffffffU)};
+  internal::RoundToBfloat16(specials, 4, rounded);
+  EXPECT_GT(rounded[0] & 0x7fff, 0x7f80);
+  EXPECT_EQ(rounded[1], 0x7f80);
+  EXPECT_EQ(rounded[2], 0xff80);
+  EXPECT_GT(rounded[3] & 0x7fff, 0x7f80);
 }
 
 TEST(GemmTest, GivesTheSameBitsInEveryThreadAndBuffer) {
