@@ -32,13 +32,15 @@ constexpr double kHalfLatentCount = 10000;
 constexpr std::size_t kInteractingStride = 4;
 // Shares of the logit's variance; the second order is the weakest, because one pass learns it last.
 constexpr double kLinearShare = 0.48;
-constexpr double kFirstShare = 0.50;
-constexpr double kSecondShare = 0.02;
+constexpr double kFirstShare = 0.51;
+constexpr double kSecondShare = 0.01;
 constexpr double kLabelRate = 0.25;
 constexpr std::uint64_t kCalibrationRows = 1 << 16;
 // Row numbers that no file reaches.
 constexpr std::uint64_t kCalibrationFirstRow = std::uint64_t{1} << 62;
 constexpr double kCardinalityMax = 1e9;
+// Fields that are scaled down keep up to this many values.
+constexpr double kSmallCardinality = 10;
 
 constexpr std::uint64_t kRowStream = 0x73796e7468726f77;     // "synthrow".
 constexpr std::uint64_t kLabelStream = 0x73796e74686c6162;   // "synthlab".
@@ -72,22 +74,24 @@ double HarmonicSum(std::uint64_t count, double exponent) {
   return sum;
 }
 
-// Criteo's cardinalities raised to the power that makes them add up to `total`.
+// Criteo's cardinalities scaled to add up to `total`: a few are huge, and most are small at any
+// total.
 std::vector<std::uint64_t> Cardinalities(std::uint32_t fields, std::uint64_t total) {
   std::vector<std::uint64_t> counts(fields);
-  const auto fill = [&counts](double power) {
+  const auto fill = [&counts](double scale) {
     std::uint64_t sum = 0;
     for (std::size_t f = 0; f < counts.size(); ++f) {
-      counts[f] = static_cast<std::uint64_t>(
-          std::max(2.0, std::round(std::pow(kCriteoCardinalities[f], power))));
+      const double count = kCriteoCardinalities[f];
+      const double floor = std::min(count * std::sqrt(scale), kSmallCardinality);
+      counts[f] = static_cast<std::uint64_t>(std::max({2.0, floor, std::round(count * scale)}));
       sum += counts[f];
     }
     return sum;
   };
   double low = 0;
-  double high = 4;
-  for (int i = 0; i < 60; ++i) {
-    const double middle = (low + high) / 2;
+  double high = 1e10;
+  for (int i = 0; i < 200; ++i) {
+    const double middle = i < 100 ? std::sqrt(std::max(low, 1e-9) * high) : (low + high) / 2;
     (fill(middle) <= total ? low : high) = middle;
   }
   const std::uint64_t sum = fill(low);

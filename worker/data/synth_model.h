@@ -27,7 +27,7 @@ struct SynthModelOptions {
   // Rows that will be trained on: what "rare" means.
   std::uint64_t train_rows = 1000000;
   std::uint32_t fields = 26;
-  std::uint64_t cardinality_total = 2000000;
+  std::uint64_t cardinality_total = 300000;
   double zipf = 1.05;
   std::uint32_t rank = 4;  // Of the latent vectors; 0 = no second order.
   double target_auc = 0.80;
