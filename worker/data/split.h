@@ -27,7 +27,7 @@ struct SplitCounts {
   std::uint64_t test = 0;
 };
 
-// Writes train.tsv, valid.tsv and test.tsv, all three or none of them, with LF line ends; empty
+// Writes train.tsv, valid.tsv and test.tsv, each whole or not at all, with LF line ends; empty
 // lines are left out. kInvalidArgument: a line longer than kLineBytesMax, named as file:line.
 StatusOr<SplitCounts> SplitFile(const SplitOptions& options);
 
