@@ -109,6 +109,7 @@ void PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan)
   }
   for (const SparseField& field : fields.sparse) {
     FieldTables tables;
+    tables.pooling = field.pooling;
     for (const std::string& name : field.tables) {
       if (const proto::Table* table = read.at(name)) {
         (table->role() == proto::Table::LINEAR ? tables.linear : tables.embedding) = index.at(name);

@@ -97,6 +97,9 @@ std::span<const std::uint8_t> BodyOf(const Bytes& frame) {
 }
 
 void SealFrame(const Bytes& frame) {
+  if (HeaderOf(frame).checksum != 0) {
+    return;  // Sent before; other threads may be reading it.
+  }
   const std::uint64_t checksum = Checksum(frame.data(), frame.size());
   // The only writer: a frame is sealed by the thread that made it, before it is handed on.
   std::memcpy(const_cast<std::uint8_t*>(frame.data()) + kChecksumOffset, &checksum,

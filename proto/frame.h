@@ -109,8 +109,7 @@ Bytes MakeFrame(FrameHeader header, std::string_view body = {});
 FrameHeader HeaderOf(const Bytes& frame);
 std::span<const std::uint8_t> BodyOf(const Bytes& frame);
 
-// Fills in the checksum: at the border of a process, not inside.  Returns a frame that shares
-// nothing with `frame` only if it must.
+// Fills in the checksum, once: at the border of a process, not inside.
 void SealFrame(const Bytes& frame);
 
 // kDataLoss: not a frame, too long, damaged.  The connection's header cannot be trusted then.

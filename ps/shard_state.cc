@@ -32,7 +32,7 @@ ShardState::ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard,
       dense_rule_(MakeOptimizer(plan_->dense_optimizer)),
       statistic_rule_(MakeOptimizer(StatisticOptions())) {
   for (const TableSpec& spec : plan_->tables) {
-    tables_.push_back(std::make_unique<Table>(spec, plan_->seed()));
+    tables_.push_back(std::make_unique<Table>(spec, plan_->seed(), plan_->buckets()));
   }
   const auto& blocks = plan_->dense.blocks();
   for (std::uint32_t b = 0; b < blocks.size(); ++b) {

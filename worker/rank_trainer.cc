@@ -43,12 +43,8 @@ RankTrainer::RankTrainer(std::shared_ptr<const JobPlan> plan, std::uint32_t rank
       deps_(std::move(deps)),
       client_(plan, rank, epoch, resend_ms),
       ahead_(PullsAhead(plan->job.train().staleness())),
-      dense_values_(plan->dense_on_servers() ? plan->dense.size() : 0, 0.0f),
+      input_(plan, rank, client_.shard_blocks()),
       dense_gradients_(plan->dense.size(), 0.0f) {
-  rows_.resize(plan_->groups.size());
-  for (std::size_t g = 0; g < plan_->groups.size(); ++g) {
-    rows_[g].resize(plan_->groups[g].tables.size());
-  }
   client_.QueryPhase(0, 0);
 }
 
@@ -59,7 +55,11 @@ void RankTrainer::OnMessage(const std::string& peer, const Bytes& frame, Millis 
 void RankTrainer::OnTimer(Millis now) { client_.OnTimer(now); }
 
 std::uint64_t RankTrainer::bad_lines() const {
-  return bad_lines_before_ + (source_ != nullptr ? source_->bad_lines() : 0);
+  std::uint64_t count = closed_bad_lines_;
+  for (const auto* source : {train_source_.get(), evaluation_source_.get()}) {
+    count += source != nullptr ? source->bad_lines() : 0;
+  }
+  return count;
 }
 
 void RankTrainer::Fail(Status status) {
@@ -119,13 +119,13 @@ void RankTrainer::StartPhase(const RankClient::PhaseAnswer& answer, Millis) {
     source_ended_ = train_source_ended_;
     return;
   }
-  bad_lines_before_ = bad_lines();
   StatusOr<std::unique_ptr<BatchSource>> source = deps_.open_source(rank_, phase_, skip);
   if (!source.ok()) {
     Fail(source.status());
     return;
   }
   auto& owner = train ? train_source_ : evaluation_source_;
+  closed_bad_lines_ += owner != nullptr ? owner->bad_lines() : 0;
   owner = *std::move(source);
   source_ = owner.get();
   if (train) {
@@ -201,94 +201,32 @@ bool RankTrainer::ProgressTrain(Millis now) {
   return true;
 }
 
-void RankTrainer::TakeRows(const PreparedBatch& batch, const RankClient::Pulled& pulled,
-                           bool dense) {
-  const Timed timed(deps_, &RankTimes::exchange);
-  replies_ = pulled.replies;
-  for (std::uint32_t shard = 0; shard < replies_.size(); ++shard) {
-    const auto* floats = reinterpret_cast<const float*>(BodyOf(replies_[shard]).data());
-    for (std::size_t g = 0; g < rows_.size(); ++g) {
-      const GroupKeys& keys = batch.keys.groups[g];
-      const std::size_t begin = keys.shard_begin[shard];
-      const std::size_t count = keys.shard_begin[shard + 1] - begin;
-      for (std::size_t t = 0; t < rows_[g].size(); ++t) {
-        const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
-        TableRows& rows = rows_[g][t];
-        if (replies_.size() == 1) {
-          rows.rows = floats;
-        } else {
-          rows.storage.resize(std::max(rows.storage.size(), keys.keys.size() * dim));
-          rows.rows = rows.storage.data();
-          std::memcpy(rows.storage.data() + begin * dim, floats, count * dim * sizeof(float));
-        }
-        floats += count * dim;
-      }
-    }
-    if (dense) {
-      for (const std::uint32_t b : client_.shard_blocks()[shard]) {
-        const DenseBlock& block = plan_->dense.blocks()[b];
-        std::memcpy(dense_values_.data() + block.offset, floats, block.count * sizeof(float));
-        floats += block.count;
-      }
-    }
+void RankTrainer::Compute(const PreparedBatch& batch, std::uint64_t step,
+                          const RankClient::Pulled& pulled, RankClient::Gradients* gradients) {
+  const bool dense = plan_->dense_on_servers();
+  {
+    const Timed timed(deps_, &RankTimes::exchange);
+    input_.TakeReplies(batch, pulled.replies, dense);
   }
-}
-
-void RankTrainer::MakeInput(const PreparedBatch& batch, std::uint64_t step, bool train) {
-  input_.samples = batch.batch.samples;
-  input_.labels = batch.batch.labels;
-  input_.dense = batch.batch.dense;
-  input_.seed = plan_->seed();
-  input_.step = step;
-  input_.rank = rank_;
-  input_.embeddings.clear();
-  input_.linears.clear();
-  for (std::size_t g = 0; train && g < rows_.size(); ++g) {
-    for (std::size_t t = 0; t < rows_[g].size(); ++t) {
-      const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
-      rows_[g][t].gradients.assign(batch.keys.groups[g].keys.size() * dim, 0.0f);
-    }
-  }
-  for (std::uint32_t f = 0; f < plan_->fields.size(); ++f) {
-    const FieldTables& field = plan_->fields[f];
-    const auto& tables = plan_->groups[field.group].tables;
-    for (const std::uint32_t table : {field.embedding, field.linear}) {
-      if (table == kNoTable) {
-        continue;
-      }
-      const auto at =
-          static_cast<std::size_t>(std::find(tables.begin(), tables.end(), table) - tables.begin());
-      TableRows& rows = rows_[field.group][at];
-      Lookup lookup;
-      lookup.dim = plan_->tables[table].dim;
-      lookup.rows = rows.rows;
-      lookup.row_gradients = train ? rows.gradients.data() : nullptr;
-      lookup.indices = batch.keys.indices[f];
-      lookup.offsets = batch.batch.sparse[f].offsets;
-      lookup.weights = batch.batch.sparse[f].weights;
-      lookup.pooling = field.pooling;
-      (table == field.embedding ? input_.embeddings : input_.linears).push_back(lookup);
-    }
-  }
-}
-
-void RankTrainer::ClipElements(const PreparedBatch& batch) {
-  const double clip = plan_->job.train().clip_value();
-  if (clip <= 0) {
-    return;
-  }
-  const auto bound = static_cast<float>(clip * batch.batch.samples);
-  const auto clip_all = [bound](std::vector<float>& values) {
-    for (float& value : values) {
+  const Timed timed(deps_, &RankTimes::compute);
+  logits_.resize(batch.batch.samples);
+  gradients->loss_sum = deps_.model->Step(input_.Make(batch, step, true), DenseValues(),
+                                          dense_gradients_.data(), logits_);
+  if (const double clip = plan_->job.train().clip_value(); clip > 0) {
+    const auto bound = static_cast<float>(clip * batch.batch.samples);
+    input_.ClipGradients(bound);
+    for (float& value : dense_gradients_) {
       value = std::clamp(value, -bound, bound);
     }
-  };
-  clip_all(dense_gradients_);
-  for (auto& group : rows_) {
-    for (TableRows& rows : group) {
-      clip_all(rows.gradients);
-    }
   }
+  gradients->keys = &batch.keys;
+  gradients->samples = batch.batch.samples;
+  gradients->dense = dense && plan_->dense.size() > 0 ? dense_gradients_.data() : nullptr;
+  gradients->groups = input_.gradients();
+}
+
+std::span<const float> RankTrainer::DenseValues() const {
+  return plan_->dense_on_servers() ? input_.dense_values() : deps_.exchange->values();
 }
 
 void RankTrainer::ComputeStep(InFlight step, const RankClient::Pulled& pulled, Millis now) {
@@ -301,26 +239,7 @@ void RankTrainer::ComputeStep(InFlight step, const RankClient::Pulled& pulled, M
   flags |= step.step == phase_.last_step() ? kFlagLast : 0;
   RankClient::Gradients gradients;
   if (step.batch != nullptr) {
-    const bool dense = plan_->dense_on_servers();
-    TakeRows(*step.batch, pulled, dense);
-    MakeInput(*step.batch, step.step, true);
-    logits_.resize(step.batch->batch.samples);
-    {
-      const Timed timed(deps_, &RankTimes::compute);
-      gradients.loss_sum = deps_.model->Step(
-          input_, dense ? std::span<const float>(dense_values_) : deps_.exchange->values(),
-          dense_gradients_.data(), logits_);
-    }
-    ClipElements(*step.batch);
-    gradients.keys = &step.batch->keys;
-    gradients.samples = step.batch->batch.samples;
-    gradients.dense = dense && plan_->dense.size() > 0 ? dense_gradients_.data() : nullptr;
-    for (const auto& group : rows_) {
-      auto& tables = gradients.groups.emplace_back();
-      for (const TableRows& rows : group) {
-        tables.push_back(rows.gradients.data());
-      }
-    }
+    Compute(*step.batch, step.step, pulled, &gradients);
   }
   if (deps_.exchange != nullptr) {
     if (Status status = PushDense(step, flags, &gradients); !status.ok()) {
@@ -401,15 +320,11 @@ bool RankTrainer::ProgressEvaluate(Millis now) {
   in_flight_.pop_front();
   const bool dense = plan_->dense_on_servers() && !evaluation_has_dense_;
   evaluation_has_dense_ = true;
-  TakeRows(*step.batch, *pulled, dense);
-  MakeInput(*step.batch, step.step, false);
+  input_.TakeReplies(*step.batch, std::move(pulled->replies), dense);
   logits_.resize(step.batch->batch.samples);
   {
     const Timed timed(deps_, &RankTimes::compute);
-    deps_.model->Step(input_,
-                      plan_->dense_on_servers() ? std::span<const float>(dense_values_)
-                                                : deps_.exchange->values(),
-                      nullptr, logits_);
+    deps_.model->Step(input_.Make(*step.batch, step.step, false), DenseValues(), nullptr, logits_);
   }
   evaluation_.Add(logits_, step.batch->batch.labels, step.batch->batch.groups);
   source_->Recycle(std::move(step.batch));

@@ -23,6 +23,7 @@
 #include "common/evaluation/evaluation.h"
 #include "common/outbox.h"
 #include "proto/plan.h"
+#include "worker/batch_input.h"
 #include "worker/batch_source.h"
 #include "worker/dense_exchange.h"
 #include "worker/models/model.h"
@@ -81,21 +82,13 @@ class RankTrainer {
   bool IssueTrainPull(Millis now);
   void IssueEvaluationPull(Millis now);
   StatusOr<std::unique_ptr<PreparedBatch>> NextBatch();
+  void Compute(const PreparedBatch& batch, std::uint64_t step, const RankClient::Pulled& pulled,
+               RankClient::Gradients* gradients);
+  std::span<const float> DenseValues() const;
   void ComputeStep(InFlight step, const RankClient::Pulled& pulled, Millis now);
   Status PushDense(const InFlight& step, std::uint32_t flags, RankClient::Gradients* gradients);
   void FinishEvaluation(Millis now);
   void Fail(Status status);
-
-  void TakeRows(const PreparedBatch& batch, const RankClient::Pulled& pulled, bool dense);
-  void MakeInput(const PreparedBatch& batch, std::uint64_t step, bool train);
-  void ClipElements(const PreparedBatch& batch);
-
-  // Floats of one (group, table): rows pulled, and their gradients.
-  struct TableRows {
-    std::vector<float> storage;   // Rows, where several shards sent them.
-    const float* rows = nullptr;  // storage, or the only shard's frame.
-    std::vector<float> gradients;
-  };
 
   const std::shared_ptr<const JobPlan> plan_;
   const std::uint32_t rank_;
@@ -114,7 +107,7 @@ class RankTrainer {
   BatchSource* source_ = nullptr;  // Of this phase.
   bool source_ended_ = false;
   bool sent_last_ = false;  // Nothing more to push in this phase.
-  std::uint64_t bad_lines_before_ = 0;
+  std::uint64_t closed_bad_lines_ = 0;  // Of sources that are gone.
   std::uint64_t next_pull_ = 0;
   std::uint64_t next_compute_ = 0;
   std::deque<InFlight> in_flight_;
@@ -122,13 +115,10 @@ class RankTrainer {
   bool reported_ = false;
   bool evaluation_has_dense_ = false;
 
-  std::vector<std::vector<TableRows>> rows_;  // [group][table of the group]
-  std::vector<Bytes> replies_;                // Keep borrowed rows alive.
-  std::vector<float> dense_values_;
+  BatchInput input_;
   std::vector<float> dense_gradients_;
   std::vector<std::vector<float>> dense_state_;
   std::vector<float> logits_;
-  ModelInput input_;
 };
 
 }  // namespace plexus

@@ -1,0 +1,334 @@
+#include "launch/run_record.h"
+
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "ps/shard_state.h"
+#include "ps/store/model_file.h"
+
+namespace plexus {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kLineSeconds = 1.0;
+constexpr double kDrawSeconds = 0.25;
+
+const char* DataSetName(proto::Phase::DataSet data_set) {
+  return data_set == proto::Phase::VALIDATION ? "valid" : "test";
+}
+
+Json OrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json AucOf(const std::optional<EvaluationFigures>& figures) {
+  return figures.has_value() ? OrNull(figures->auc) : Json(nullptr);
+}
+
+Json LoglossOf(const std::optional<EvaluationFigures>& figures) {
+  return figures.has_value() ? OrNull(figures->logloss) : Json(nullptr);
+}
+
+Json FiguresOf(const std::optional<EvaluationFigures>& figures) {
+  if (!figures.has_value()) {
+    return nullptr;
+  }
+  Json json;
+  json["samples"] = figures->samples;
+  json["auc"] = OrNull(figures->auc);
+  json["logloss"] = OrNull(figures->logloss);
+  json["normalised_entropy"] = OrNull(figures->normalised_entropy);
+  json["calibration"] = OrNull(figures->calibration);
+  json["gauc"] = OrNull(figures->gauc);
+  json["label_rate"] = OrNull(figures->label_rate);
+  return json;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPlan> plan,
+                                                     const NodeOptions& options,
+                                                     const Scheduler& scheduler) {
+  std::unique_ptr<RunRecord> record(new RunRecord(std::move(plan), options, scheduler));
+  const std::string path = options.run_dir + "/metrics.jsonl";
+  record->metrics_ = std::fopen(path.c_str(), "we");
+  if (record->metrics_ == nullptr) {
+    return ErrnoStatus("open", path);
+  }
+  return record;
+}
+
+RunRecord::RunRecord(std::shared_ptr<const JobPlan> plan, const NodeOptions& options,
+                     const Scheduler& scheduler)
+    : plan_(std::move(plan)), options_(options), scheduler_(scheduler), began_(SteadySeconds()) {}
+
+RunRecord::~RunRecord() {
+  if (metrics_ != nullptr) {
+    std::fclose(metrics_);
+  }
+}
+
+void RunRecord::WriteLine(const std::string& json) {
+  std::fputs((json + "\n").c_str(), metrics_);
+  std::fflush(metrics_);
+}
+
+double RunRecord::TrainingSeconds() const {
+  return training_seconds_ + (phase_began_ > 0 ? SteadySeconds() - phase_began_ : 0);
+}
+
+Status RunRecord::OnEvent(const SchedulerEvent& event) {
+  switch (event.kind) {
+    case SchedulerEvent::Kind::kMembers:
+      return WriteMembers();
+    case SchedulerEvent::Kind::kPhase:
+      OnPhase(event.phase);
+      return OkStatus();
+    case SchedulerEvent::Kind::kStep:
+      OnStep(event);
+      return OkStatus();
+    case SchedulerEvent::Kind::kEvaluated: {
+      Json json = FiguresOf(event.figures);
+      json["event"] = "evaluation";
+      json["data"] = DataSetName(event.phase.data_set());
+      json["version"] = event.step;
+      WriteLine(json.dump());
+      last_auc_ = event.figures.auc;
+      LOG(INFO) << "evaluated " << DataSetName(event.phase.data_set()) << " version=" << event.step
+                << " samples=" << event.figures.samples << " auc=" << event.figures.auc
+                << " logloss=" << event.figures.logloss;
+      return OkStatus();
+    }
+    case SchedulerEvent::Kind::kSaved:
+      return WriteSavedModel(event);
+    case SchedulerEvent::Kind::kWorkerLost:
+      LOG(WARNING) << event.text << ": its ranks go to another carrier";
+      WriteLine(Json({{"event", "worker_lost"}, {"what", event.text}}).dump());
+      return OkStatus();
+    case SchedulerEvent::Kind::kStopped:
+      if (event.exit_code != 0) {
+        LOG(ERROR) << "the job stops: " << event.text;
+      }
+      WriteLine(
+          Json({{"event", "stopped"}, {"exit_code", event.exit_code}, {"why", event.text}}).dump());
+      return OkStatus();
+  }
+  return OkStatus();
+}
+
+void RunRecord::OnPhase(const proto::Phase& phase) {
+  const double now = SteadySeconds();
+  if (phase_began_ > 0) {
+    training_seconds_ += now - phase_began_;
+    phase_began_ = 0;
+  }
+  if (phase.kind() == proto::Phase::TRAIN) {
+    phase_began_ = now;
+    line_at_ = now;
+    if (phase.epoch() == 1 && first_epoch_samples_ == 0) {
+      first_epoch_samples_ = scheduler_.totals().samples;
+    }
+  }
+  VLOG(1) << "phase " << phase.ShortDebugString();
+}
+
+void RunRecord::OnStep(const SchedulerEvent& event) {
+  line_samples_ += event.samples;
+  line_loss_sum_ += event.loss_sum;
+  const double now = SteadySeconds();
+  if (now - line_at_ < kLineSeconds) {
+    return;
+  }
+  Json json;
+  json["event"] = "progress";
+  json["version"] = event.step;
+  json["epoch"] = event.phase.epoch() + 1;
+  json["samples"] = scheduler_.totals().samples;
+  json["seconds"] = now - began_;
+  json["samples_per_second"] = static_cast<double>(line_samples_) / (now - line_at_);
+  json["loss"] = line_samples_ > 0 ? OrNull(line_loss_sum_ / static_cast<double>(line_samples_))
+                                   : Json(nullptr);
+  WriteLine(json.dump());
+  line_at_ = now;
+  line_samples_ = 0;
+  line_loss_sum_ = 0;
+}
+
+void RunRecord::OnTimer() {
+  const double now = SteadySeconds();
+  if (options_.progress && now - drawn_at_ >= kDrawSeconds) {
+    drawn_at_ = now;
+    DrawBar(false);
+  }
+}
+
+void RunRecord::DrawBar(bool final) {
+  const TrainingTotals& totals = scheduler_.totals();
+  if (totals.samples == 0) {
+    return;
+  }
+  double share = 0;
+  std::uint32_t carried = 0;
+  for (const MemberState& worker : scheduler_.membership().workers()) {
+    const auto ranks = static_cast<double>(worker.last.carried_size());
+    share += worker.last.progress() * ranks;
+    carried += static_cast<std::uint32_t>(worker.last.carried_size());
+  }
+  share = carried > 0 ? share / carried : 0;
+  const double epochs = plan_->job.train().epochs();
+  const double epoch = scheduler_.phase().kind() == proto::Phase::TRAIN
+                           ? static_cast<double>(scheduler_.phase().epoch())
+                           : 0;
+  share = final ? 1.0 : std::min(1.0, (epoch + share) / epochs);
+  const double seconds = TrainingSeconds();
+  const double rate = seconds > 0 ? static_cast<double>(totals.samples) / seconds : 0;
+  constexpr int kWidth = 24;
+  const int filled = static_cast<int>(share * kWidth);
+  std::string bar(static_cast<std::size_t>(filled), '#');
+  bar.resize(kWidth, '.');
+  const double eta = share > 0.01 ? seconds * (1 - share) / share : 0;
+  std::fprintf(stderr, "\r[%s] %3.0f%%  %.0f samples/s  loss %.4f", bar.c_str(), share * 100, rate,
+               totals.epoch_samples > 0
+                   ? totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples)
+                   : 0.0);
+  if (last_auc_ >= 0) {
+    std::fprintf(stderr, "  auc %.4f", last_auc_);
+  }
+  std::fprintf(stderr, final ? "          \n" : "  eta %.0f s   ", eta);
+  std::fflush(stderr);
+}
+
+Status RunRecord::WriteMembers() const {
+  Json members = Json::array();
+  const auto add = [&members](const char* role, std::uint32_t index, const proto::Register& info) {
+    members.push_back({{"role", role},
+                       {"index", index},
+                       {"pid", info.pid()},
+                       {"supervisor_pid", info.supervisor_pid()},
+                       {"data", info.data_address()},
+                       {"http", info.http_address()}});
+  };
+  proto::Register self;
+  self.set_pid(::getpid());
+  self.set_supervisor_pid(options_.supervisor_pid);
+  self.set_data_address(options_.scheduler_address);
+  self.set_http_address(options_.http_address);
+  add("scheduler", 0, self);
+  const auto& servers = scheduler_.membership().servers();
+  for (std::uint32_t i = 0; i < servers.size(); ++i) {
+    if (servers[i].alive) {
+      add("server", i, servers[i].info);
+    }
+  }
+  const auto& workers = scheduler_.membership().workers();
+  for (std::uint32_t i = 0; i < workers.size(); ++i) {
+    if (workers[i].alive) {
+      add("worker", i, workers[i].info);
+    }
+  }
+  return WriteFileAtomically(options_.run_dir + "/members.json", members.dump(1) + "\n");
+}
+
+Status RunRecord::WriteSavedModel(const SchedulerEvent& event) {
+  proto::Manifest manifest;
+  manifest.set_model(plan_->job.model().name());
+  manifest.set_version(event.step);
+  manifest.set_shards(plan_->shards());
+  Digest128 digest;
+  for (const proto::Saved& part : event.saved) {
+    digest += Digest128{part.digest_low(), part.digest_high()};
+    proto::SavedFile& file = *manifest.add_files();
+    file.set_name(part.file());
+    file.set_bytes(part.file_bytes());
+    file.set_hash(part.file_hash());
+  }
+  digest_ = DigestHex(digest);
+  saved_ = event.saved;
+  manifest.set_model_digest(digest_);
+  WriteLine(Json({{"event", "saved"},
+                  {"model", event.text},
+                  {"version", event.step},
+                  {"model_digest", digest_}})
+                .dump());
+  return WriteManifest(manifest, options_.run_dir + "/model/" + event.text);
+}
+
+Status RunRecord::Finish() {
+  if (options_.progress) {
+    DrawBar(true);
+  }
+  const TrainingTotals& totals = scheduler_.totals();
+  const PhasePlanner& planner = scheduler_.planner();
+  const double seconds = TrainingSeconds();
+  const proto::Train& train = plan_->job.train();
+  Json json;
+  json["model"] = plan_->job.model().name();
+  json["samples"] = totals.samples;
+  json["seconds"] = SteadySeconds() - began_;
+  json["train_seconds"] = seconds;
+  json["samples_per_second"] = seconds > 0 ? static_cast<double>(totals.samples) / seconds : 0;
+  json["train_logloss"] =
+      totals.epoch_samples > 0
+          ? OrNull(totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples))
+          : Json(nullptr);
+  json["valid_auc"] = AucOf(planner.validation());
+  json["valid_logloss"] = LoglossOf(planner.validation());
+  json["test_auc"] = AucOf(planner.test());
+  json["test_logloss"] = LoglossOf(planner.test());
+  json["valid"] = FiguresOf(planner.validation());
+  json["test"] = FiguresOf(planner.test());
+  json["best_epoch"] = planner.best_epoch() > 0 ? Json(planner.best_epoch()) : Json(nullptr);
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> tables;
+  for (const proto::Saved& part : saved_) {
+    for (const proto::TableUsage& usage : part.tables()) {
+      tables[usage.name()].first += usage.rows();
+      tables[usage.name()].second += usage.bytes();
+    }
+  }
+  json["tables"] = Json::object();
+  for (const auto& [name, usage] : tables) {
+    const double rows = static_cast<double>(usage.first);
+    json["tables"][name] = {
+        {"rows", usage.first},
+        {"bytes", usage.second},
+        {"bytes_per_row", rows > 0 ? Json(static_cast<double>(usage.second) / rows) : Json()}};
+  }
+  json["dense_parameters"] = plan_->dense.parameter_count();
+  json["model_digest"] = digest_.empty() ? Json(nullptr) : Json(digest_);
+  json["version"] = scheduler_.version();
+  json["ranks"] = plan_->ranks();
+  json["servers"] = plan_->shards();
+  json["workers"] = plan_->job.cluster().workers();
+  std::uint64_t rss = options_.local ? PeakRssBytes() : 0;
+  std::uint64_t wire_bytes = 0;
+  std::uint64_t bad_lines = 0;
+  for (const MemberState& server : scheduler_.membership().servers()) {
+    rss += options_.local ? 0 : server.last.peak_rss_bytes();
+    wire_bytes += server.last.wire_bytes();
+  }
+  for (const MemberState& worker : scheduler_.membership().workers()) {
+    rss += options_.local ? 0 : worker.last.peak_rss_bytes();
+    bad_lines += worker.last.bad_lines();
+  }
+  json["peak_rss_bytes"] = rss;
+  json["wire_bytes_per_sample"] =
+      totals.samples > 0
+          ? Json(static_cast<double>(wire_bytes) / static_cast<double>(totals.samples))
+          : Json(nullptr);
+  json["bad_lines"] = bad_lines;
+  json["worker_deaths"] = totals.worker_deaths;
+  json["deterministic"] =
+      train.staleness() == 0 || (train.staleness() > 0 && train.deterministic() && !totals.inexact);
+  json["interrupted"] = totals.interrupted;
+  json["exit_code"] = scheduler_.stop()->exit_code();
+  json["error"] =
+      scheduler_.stop()->reason().empty() ? Json(nullptr) : Json(scheduler_.stop()->reason());
+  return WriteFileAtomically(options_.run_dir + "/result.json", json.dump(1) + "\n");
+}
+
+}  // namespace plexus

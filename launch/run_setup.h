@@ -1,0 +1,29 @@
+// From a command line to a plan and a run directory: what every start of a job does first.
+//
+// Thread safety: called from main, before any thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "common/status.h"
+#include "launch/flags.h"
+#include "proto/plan.h"
+
+namespace plexus {
+
+// Loads --job with the overrides, resolves, checks the machine, plans.  Everything wrong is a bad
+// job (exit code 2).
+StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags);
+// The plan of a job that is resolved already, from a file such as RUN/job.textproto.
+StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& path);
+
+// Makes the run directory and writes job.textproto.  kFailedPrecondition: it holds a run, and
+// `overwrite` is off.
+Status PrepareRunDirectory(const std::string& run_dir, bool overwrite, const proto::Job& job);
+
+// Counts SIGINT and SIGTERM from now on; a third one kills.
+const std::atomic<int>& InstallSignalCounter();
+
+}  // namespace plexus

@@ -1,0 +1,72 @@
+#include <pthread.h>
+
+#include "common/clock.h"
+#include "launch/node.h"
+#include "launch/run_record.h"
+#include "scheduler/scheduler.h"
+
+namespace plexus {
+namespace {
+
+constexpr Millis kPollMillis = 50;
+
+}  // namespace
+
+int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
+                     const NodeOptions& options) {
+  pthread_setname_np(pthread_self(), "scheduler");
+  ZmqEndpoint endpoint(context, PlexusFrameGuard());
+  if (Status status = endpoint.Bind(options.scheduler_address, options.listen_fd); !status.ok()) {
+    LOG(ERROR) << "scheduler: " << status.message();
+    return 1;
+  }
+  SchedulerOptions scheduler_options;
+  scheduler_options.job_hash = JobHash(plan->job);
+  scheduler_options.lease_ms = plan->job.cluster().lease_ms();
+  Scheduler scheduler(plan, scheduler_options);
+  StatusOr<std::unique_ptr<RunRecord>> record = RunRecord::Open(plan, options, scheduler);
+  if (!record.ok()) {
+    LOG(ERROR) << record.status().message();
+    return 1;
+  }
+  const auto flush = [&] {
+    for (const Envelope& envelope : scheduler.outbox().Take()) {
+      if (Status status = endpoint.Send(envelope); !status.ok()) {
+        VLOG(1) << "scheduler: " << status.message();
+      }
+    }
+    for (const SchedulerEvent& event : scheduler.TakeEvents()) {
+      if (Status status = (*record)->OnEvent(event); !status.ok()) {
+        scheduler.Fail(1, status.message(), SteadyMillis());
+      }
+    }
+  };
+  while (!scheduler.Done(SteadyMillis())) {
+    const Status status = endpoint.Poll(
+        kPollMillis,
+        [&](const std::string& peer, const Bytes& frame) {
+          scheduler.OnMessage(peer, frame, SteadyMillis());
+          flush();
+        },
+        [](const std::string&, const Status& bad) {
+          LOG_EVERY_N(WARNING, 100) << "scheduler: " << bad.message();
+        });
+    if (!status.ok()) {
+      LOG(ERROR) << "scheduler: " << status.message();
+      return 1;
+    }
+    if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
+      scheduler.RequestStop(SteadyMillis());
+    }
+    scheduler.OnTimer(SteadyMillis());
+    flush();
+    (*record)->OnTimer();
+  }
+  if (Status status = (*record)->Finish(); !status.ok()) {
+    LOG(ERROR) << status.message();
+    return 1;
+  }
+  return scheduler.stop()->exit_code();
+}
+
+}  // namespace plexus

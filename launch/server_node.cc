@@ -1,0 +1,110 @@
+#include <filesystem>
+#include <sstream>
+#include <system_error>
+
+#include <pthread.h>
+
+#include "common/clock.h"
+#include "launch/node.h"
+#include "ps/shard.h"
+#include "ps/store/model_file.h"
+
+namespace plexus {
+namespace {
+
+constexpr Millis kPollMillis = 50;
+constexpr Millis kHeartbeatMillis = 500;
+constexpr Millis kResendMillis = 2000;
+
+// Writes the shard's part of the model under each of the comma-separated names.
+proto::Saved SaveModel(const JobPlan& plan, const Shard& shard, const std::string& names,
+                       const NodeOptions& options) {
+  proto::Saved saved;
+  saved.set_name(names);
+  std::string first;
+  std::stringstream list(names);
+  for (std::string name; std::getline(list, name, ',');) {
+    const std::string directory = options.run_dir + "/model/" + name;
+    // A manifest of an older version must not lie beside files of this one.
+    std::error_code ignored;
+    std::filesystem::remove(directory + "/manifest.textproto", ignored);
+    StatusOr<proto::SavedFile> file =
+        WriteModelFile(plan, shard.state(), options.index, shard.version(), directory);
+    if (!file.ok()) {
+      saved.set_error(file.status().message());
+      return saved;
+    }
+    saved.set_file(file->name());
+    saved.set_file_bytes(file->bytes());
+    saved.set_file_hash(file->hash());
+  }
+  return saved;
+}
+
+}  // namespace
+
+int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
+                  const NodeOptions& options) {
+  pthread_setname_np(pthread_self(), ("shard-" + std::to_string(options.index)).c_str());
+  ZmqEndpoint endpoint(context, PlexusFrameGuard());
+  if (Status status = endpoint.Bind(options.data_address, options.listen_fd); !status.ok()) {
+    LOG(ERROR) << "server " << options.index << ": " << status.message();
+    return 1;
+  }
+  if (Status status = endpoint.Connect(kSchedulerPeer, options.scheduler_address); !status.ok()) {
+    LOG(ERROR) << "server " << options.index << ": " << status.message();
+    return 1;
+  }
+  ShardOptions shard_options;
+  shard_options.shard = options.index;
+  shard_options.registration =
+      MakeRegistration(*plan, proto::SERVER, options, endpoint.bound_address(), "");
+  shard_options.heartbeat_ms = kHeartbeatMillis;
+  shard_options.resend_ms = kResendMillis;
+  Shard shard(plan, shard_options);
+
+  const auto flush = [&] {
+    if (std::optional<std::string> save = shard.TakeSaveRequest()) {
+      shard.OnSaved(SaveModel(*plan, shard, *save, options));
+    }
+    for (const Envelope& envelope : shard.outbox().Take()) {
+      // A peer that is gone asks again, or is replaced.
+      if (Status status = endpoint.Send(envelope); !status.ok()) {
+        VLOG(1) << "server " << options.index << ": " << status.message();
+      }
+    }
+  };
+  while (!shard.stop().has_value()) {
+    const Status status = endpoint.Poll(
+        kPollMillis,
+        [&](const std::string& peer, const Bytes& frame) {
+          shard.OnMessage(peer, frame, SteadyMillis());
+          flush();
+        },
+        [&](const std::string& peer, const Status& bad) {
+          FrameHeader header;
+          header.code = ReplyCode::kBadRequest;
+          (void)endpoint.Send({peer, MakeFrame(header, bad.message())});
+        });
+    if (!status.ok()) {
+      LOG(ERROR) << "server " << options.index << ": " << status.message();
+      return 1;
+    }
+    shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
+    shard.OnTimer(SteadyMillis());
+    flush();
+  }
+  proto::Control leaving;
+  proto::Heartbeat& heartbeat = *leaving.mutable_heartbeat();
+  heartbeat.set_role(proto::SERVER);
+  heartbeat.set_index(options.index);
+  heartbeat.set_incarnation(shard_options.registration.incarnation());
+  heartbeat.set_fence(~0ULL);
+  heartbeat.set_wire_bytes(endpoint.bytes_sent() + endpoint.bytes_received());
+  heartbeat.set_peak_rss_bytes(PeakRssBytes());
+  heartbeat.set_leaving(true);
+  (void)endpoint.Send({kSchedulerPeer, ControlFrame(leaving)});
+  return shard.stop()->exit_code();
+}
+
+}  // namespace plexus

@@ -1,0 +1,245 @@
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include <pthread.h>
+
+#include "common/clock.h"
+#include "launch/node.h"
+#include "launch/plan.h"
+#include "worker/prefetch_source.h"
+#include "worker/rank_trainer.h"
+
+namespace plexus {
+namespace {
+
+constexpr Millis kPollMillis = 20;
+constexpr Millis kHeartbeatMillis = 500;
+constexpr Millis kResendMillis = 3000;
+
+// One rank's thread: its trainer and its connections.
+class RankThread {
+ public:
+  RankThread(std::shared_ptr<const JobPlan> plan, NetContext& context, const NodeOptions& options,
+             const proto::Carrier& carrier, std::vector<std::string> servers)
+      : plan_(std::move(plan)),
+        context_(context),
+        options_(options),
+        carrier_(carrier),
+        servers_(std::move(servers)),
+        thread_([this](const std::stop_token& stop) { Run(stop); }) {}
+
+  std::uint32_t epoch() const { return carrier_.epoch(); }
+  void RequestStop() { thread_.request_stop(); }
+
+  // Empty while all is well.
+  std::string failure() const {
+    const std::lock_guard lock(mutex_);
+    return failure_;
+  }
+  std::uint64_t bad_lines() const { return bad_lines_.load(std::memory_order_relaxed); }
+
+ private:
+  void Run(const std::stop_token& stop) {
+    pthread_setname_np(pthread_self(), ("rank-" + std::to_string(carrier_.rank())).c_str());
+    Status status = Train(stop);
+    if (!status.ok()) {
+      const std::lock_guard lock(mutex_);
+      failure_ = "rank " + std::to_string(carrier_.rank()) + ": " + status.message();
+    }
+  }
+
+  Status Train(const std::stop_token& stop) {
+    ZmqEndpoint endpoint(context_, PlexusFrameGuard());
+    RETURN_IF_ERROR(endpoint.Connect(kSchedulerPeer, options_.scheduler_address));
+    for (std::uint32_t shard = 0; shard < servers_.size(); ++shard) {
+      RETURN_IF_ERROR(endpoint.Connect(ShardPeer(shard), servers_[shard]));
+    }
+    RankDeps deps;
+    deps.open_source = [this](std::uint32_t rank, const proto::Phase& phase, std::uint64_t skip) {
+      return OpenPrefetchSource(plan_, rank, phase, skip);
+    };
+    ASSIGN_OR_RETURN(deps.model, MakeModel(*plan_));
+    deps.exchange = options_.exchange;
+    deps.seconds = &SteadySeconds;
+    deps.times = &times_;
+    RankTrainer trainer(plan_, carrier_.rank(), carrier_.epoch(), std::move(deps), kResendMillis);
+    while (!stop.stop_requested()) {
+      const bool progressed = trainer.Progress(SteadyMillis());
+      for (const Envelope& envelope : trainer.outbox().Take()) {
+        if (Status sent = endpoint.Send(envelope); !sent.ok()) {
+          VLOG(1) << "rank " << carrier_.rank() << ": " << sent.message();
+        }
+      }
+      const RankTrainer::State state = trainer.state();
+      if (state == RankTrainer::State::kFailed) {
+        return trainer.failure();
+      }
+      if (state == RankTrainer::State::kDone || state == RankTrainer::State::kFenced) {
+        return OkStatus();
+      }
+      const double waiting = SteadySeconds();
+      RETURN_IF_ERROR(endpoint.Poll(
+          progressed ? 0 : kPollMillis,
+          [&](const std::string& peer, const Bytes& frame) {
+            trainer.OnMessage(peer, frame, SteadyMillis());
+          },
+          [&](const std::string& peer, const Status& bad) {
+            LOG_EVERY_N(WARNING, 100) << "a frame from " << peer << ": " << bad.message();
+          }));
+      times_.wait.store(times_.wait.load(std::memory_order_relaxed) + SteadySeconds() - waiting,
+                        std::memory_order_relaxed);
+      trainer.OnTimer(SteadyMillis());
+      bad_lines_.store(trainer.bad_lines(), std::memory_order_relaxed);
+    }
+    return OkStatus();
+  }
+
+  const std::shared_ptr<const JobPlan> plan_;
+  NetContext& context_;
+  const NodeOptions& options_;
+  const proto::Carrier carrier_;
+  const std::vector<std::string> servers_;
+  RankTimes times_;
+  std::atomic<std::uint64_t> bad_lines_{0};
+  mutable std::mutex mutex_;
+  std::string failure_;  // Guarded by mutex_.
+  std::jthread thread_;  // Last: it uses the others.
+};
+
+// The process' conversation with the scheduler: which ranks it carries.
+class WorkerAgent {
+ public:
+  WorkerAgent(std::shared_ptr<const JobPlan> plan, NetContext& context, const NodeOptions& options)
+      : plan_(std::move(plan)), context_(context), options_(options) {}
+
+  int Run() {
+    pthread_setname_np(pthread_self(), ("agent-" + std::to_string(options_.index)).c_str());
+    ZmqEndpoint endpoint(context_, PlexusFrameGuard());
+    if (Status status = endpoint.Connect(kSchedulerPeer, options_.scheduler_address);
+        !status.ok()) {
+      LOG(ERROR) << "worker " << options_.index << ": " << status.message();
+      return 1;
+    }
+    registration_ = MakeRegistration(*plan_, proto::WORKER, options_, "", "");
+    Millis heard = SteadyMillis();
+    Millis next = 0;
+    while (!stop_.has_value()) {
+      if (SteadyMillis() >= next) {
+        next = SteadyMillis() + kHeartbeatMillis;
+        SayHello(endpoint);
+      }
+      const Status status = endpoint.Poll(
+          kPollMillis,
+          [&](const std::string&, const Bytes& frame) {
+            heard = SteadyMillis();
+            OnFrame(frame);
+          },
+          [](const std::string&, const Status& bad) {
+            LOG_EVERY_N(WARNING, 100) << "a frame from the scheduler: " << bad.message();
+          });
+      if (!status.ok()) {
+        LOG(ERROR) << "worker " << options_.index << ": " << status.message();
+        return 1;
+      }
+      if (SteadyMillis() - heard > SilenceMax()) {
+        LOG(ERROR) << "worker " << options_.index << " has not heard from the scheduler at "
+                   << options_.scheduler_address << " for " << SilenceMax() << " ms: it is lost";
+        return 3;
+      }
+    }
+    for (auto& [rank, thread] : ranks_) {
+      thread->RequestStop();
+    }
+    ranks_.clear();
+    leaving_ = true;
+    SayHello(endpoint);
+    return stop_->exit_code();
+  }
+
+ private:
+  // Before the first word the scheduler may still be starting.
+  Millis SilenceMax() const {
+    const Millis lease = plan_->job.cluster().lease_ms();
+    return registered_ ? 2 * lease : std::max<Millis>(2 * lease, 60000);
+  }
+
+  void SayHello(ZmqEndpoint& endpoint) {
+    proto::Control control;
+    if (!registered_) {
+      *control.mutable_register_member() = registration_;
+    } else {
+      proto::Heartbeat& heartbeat = *control.mutable_heartbeat();
+      heartbeat.set_role(proto::WORKER);
+      heartbeat.set_index(options_.index);
+      heartbeat.set_incarnation(registration_.incarnation());
+      heartbeat.set_peak_rss_bytes(PeakRssBytes());
+      heartbeat.set_leaving(leaving_);
+      std::uint64_t bad_lines = 0;
+      for (const auto& [rank, thread] : ranks_) {
+        proto::Carrier& carrier = *heartbeat.add_carried();
+        carrier.set_rank(rank);
+        carrier.set_epoch(thread->epoch());
+        bad_lines += thread->bad_lines();
+        if (heartbeat.failure().empty()) {
+          heartbeat.set_failure(thread->failure());
+        }
+      }
+      heartbeat.set_bad_lines(bad_lines);
+    }
+    (void)endpoint.Send({kSchedulerPeer, ControlFrame(control)});
+  }
+
+  void OnFrame(const Bytes& frame) {
+    StatusOr<proto::Control> control = DecodeControl(frame);
+    if (!control.ok() || !control->has_view() ||
+        control->view().incarnation() != registration_.incarnation()) {
+      return;
+    }
+    const proto::View& view = control->view();
+    registered_ = true;
+    if (view.has_stop()) {
+      stop_ = view.stop();
+      return;
+    }
+    std::map<std::uint32_t, proto::Carrier> wanted;
+    for (const proto::Carrier& carrier : view.carry()) {
+      wanted[carrier.rank()] = carrier;
+    }
+    std::erase_if(ranks_, [&](auto& entry) {
+      const auto at = wanted.find(entry.first);
+      const bool gone = at == wanted.end() || at->second.epoch() != entry.second->epoch();
+      if (gone) {
+        entry.second->RequestStop();
+      }
+      return gone;
+    });
+    for (const auto& [rank, carrier] : wanted) {
+      if (!ranks_.contains(rank)) {
+        ranks_[rank] = std::make_unique<RankThread>(
+            plan_, context_, options_, carrier,
+            std::vector<std::string>(view.servers().begin(), view.servers().end()));
+      }
+    }
+  }
+
+  const std::shared_ptr<const JobPlan> plan_;
+  NetContext& context_;
+  const NodeOptions& options_;
+  proto::Register registration_;
+  bool registered_ = false;
+  bool leaving_ = false;
+  std::optional<proto::Stop> stop_;
+  std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;
+};
+
+}  // namespace
+
+int RunWorkerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
+                  const NodeOptions& options) {
+  return WorkerAgent(std::move(plan), context, options).Run();
+}
+
+}  // namespace plexus

@@ -1,0 +1,310 @@
+#include "ps/store/model_file.h"
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <utility>
+
+#include <google/protobuf/text_format.h>
+
+#include "common/files.h"
+
+namespace plexus {
+namespace {
+
+constexpr char kMagic[9] = "PLXMODEL";
+constexpr std::uint32_t kFormat = 1;
+constexpr std::size_t kBlockBytes = 1 << 20;       // Rows are gathered up to about this.
+constexpr std::uint32_t kBlockBytesMax = 1 << 28;  // No block of ours is longer.
+constexpr const char* kManifestName = "manifest.textproto";
+
+enum BlockKind : std::uint32_t { kHead = 1, kRows = 2, kDense = 3, kEnd = 4 };
+
+template <typename T>
+void Append(std::string* out, const T& value) {
+  out->append(reinterpret_cast<const char*>(&value), sizeof(T));
+}
+
+void AppendName(std::string* out, const std::string& name) {
+  Append(out, static_cast<std::uint32_t>(name.size()));
+  *out += name;
+  out->append((8 - out->size() % 8) % 8, '\0');
+}
+
+// Writes blocks through a buffer; the first error stays.
+class BlockWriter {
+ public:
+  explicit BlockWriter(const std::string& path)
+      : path_(path), file_(std::fopen(path.c_str(), "wb"), &std::fclose) {
+    if (file_ == nullptr) {
+      status_ = ErrnoStatus("open", path_);
+    }
+  }
+
+  void Write(std::uint32_t kind, const std::string& payload) {
+    std::string head;
+    Append(&head, kind);
+    Append(&head, static_cast<std::uint32_t>(payload.size()));
+    Append(&head, HashBytes(payload, 0));
+    Put(head);
+    Put(payload);
+    ++blocks_;
+  }
+
+  std::uint64_t blocks() const { return blocks_; }
+
+  // Size and chained hash of the file.
+  StatusOr<proto::SavedFile> Finish() {
+    if (status_.ok() && std::fflush(file_.get()) != 0) {
+      status_ = ErrnoStatus("write", path_);
+    }
+    file_.reset();
+    RETURN_IF_ERROR(status_);
+    RETURN_IF_ERROR(SyncPath(path_));
+    proto::SavedFile saved;
+    saved.set_bytes(bytes_);
+    saved.set_hash(hash_);
+    return saved;
+  }
+
+ private:
+  void Put(const std::string& bytes) {
+    if (!status_.ok()) {
+      return;
+    }
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size()) {
+      status_ = ErrnoStatus("write", path_);
+    }
+    hash_ = HashBytes(bytes, hash_);
+    bytes_ += bytes.size();
+  }
+
+  const std::string path_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  Status status_;
+  std::uint64_t blocks_ = 0;
+  std::uint64_t bytes_ = 0;
+  std::uint64_t hash_ = 0;
+};
+
+void WriteTable(const Table& table, BlockWriter* writer) {
+  std::string rows;
+  std::uint32_t count = 0;
+  const auto flush = [&] {
+    if (count == 0) {
+      return;
+    }
+    std::string payload;
+    AppendName(&payload, table.spec().name);
+    Append(&payload, table.row_floats());
+    Append(&payload, count);
+    payload += rows;
+    writer->Write(kRows, payload);
+    rows.clear();
+    count = 0;
+  };
+  table.ForEachRow([&](const RowView& row) {
+    Append(&rows, row.key);
+    Append(&rows, row.last_step);
+    Append(&rows, row.count);
+    rows.append(reinterpret_cast<const char*>(row.floats.data()), row.floats.size_bytes());
+    ++count;
+    if (rows.size() >= kBlockBytes) {
+      flush();
+    }
+  });
+  flush();
+}
+
+Status Damaged(const std::string& path, std::uint64_t offset, const std::string& what) {
+  return DataLoss(path + " at offset " + std::to_string(offset) + ": " + what);
+}
+
+// Reads a name as AppendName wrote it.
+bool GetName(ByteReader* reader, std::string* name) {
+  std::uint32_t size = 0;
+  std::span<const char> bytes;
+  if (!reader->Get(&size) || !reader->GetArray(size, &bytes) || !reader->Align(8)) {
+    return false;
+  }
+  name->assign(bytes.begin(), bytes.end());
+  return true;
+}
+
+Status ApplyRows(const JobPlan& plan, ByteReader reader, ShardState* state) {
+  std::string name;
+  std::uint32_t row_floats = 0;
+  std::uint32_t rows = 0;
+  if (!GetName(&reader, &name) || !reader.Get(&row_floats) || !reader.Get(&rows)) {
+    return DataLoss("a block of rows without a head");
+  }
+  std::uint32_t table = 0;
+  while (table < plan.tables.size() && plan.tables[table].name != name) {
+    ++table;
+  }
+  if (table == plan.tables.size()) {
+    return FailedPrecondition("the job has no table " + name);
+  }
+  if (state->table(table).row_floats() != row_floats) {
+    return FailedPrecondition("rows of table " + name + " have " + std::to_string(row_floats) +
+                              " floats, the job's have " +
+                              std::to_string(state->table(table).row_floats()));
+  }
+  std::vector<float> floats(row_floats);
+  for (std::uint32_t i = 0; i < rows; ++i) {
+    RowView row;
+    std::span<const std::uint8_t> bytes;
+    if (!reader.Get(&row.key) || !reader.Get(&row.last_step) || !reader.Get(&row.count) ||
+        !reader.GetArray(std::uint64_t{row_floats} * sizeof(float), &bytes)) {
+      return DataLoss("rows are cut off");
+    }
+    std::memcpy(floats.data(), bytes.data(), bytes.size());
+    row.floats = floats;
+    state->RestoreRow(table, row);
+  }
+  return OkStatus();
+}
+
+Status ApplyDense(const JobPlan& plan, ByteReader reader, ShardState* state) {
+  std::string name;
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+  std::uint32_t size = 0;
+  std::span<const std::uint8_t> bytes;
+  if (!GetName(&reader, &name) || !reader.Get(&first) || !reader.Get(&count) ||
+      !reader.Get(&size) || !reader.GetArray(std::uint64_t{size} * sizeof(float), &bytes)) {
+    return DataLoss("a dense block is cut off");
+  }
+  std::vector<float> floats(size);
+  std::memcpy(floats.data(), bytes.data(), bytes.size());
+  const auto& blocks = plan.dense.blocks();
+  for (std::uint32_t b = 0; b < blocks.size(); ++b) {
+    if (blocks[b].first == first && blocks[b].count == count &&
+        plan.dense.parameters()[blocks[b].parameter].name == name) {
+      return state->RestoreDenseBlock(b, floats);
+    }
+  }
+  return FailedPrecondition("the job's model has no dense parameter " + name + " of this shape");
+}
+
+Status ReadModelFile(const JobPlan& plan, const std::string& path, ShardState* state) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return ErrnoStatus("open", path);
+  }
+  std::vector<std::uint8_t> payload;
+  for (std::uint64_t offset = 0;;) {
+    struct {
+      std::uint32_t kind, bytes;
+      std::uint64_t hash;
+    } head{};
+    if (!file.read(reinterpret_cast<char*>(&head), sizeof(head))) {
+      return Damaged(path, offset, "the file ends without its end block");
+    }
+    if (head.bytes > kBlockBytesMax) {
+      return Damaged(path, offset, "a block of impossible length");
+    }
+    payload.resize(head.bytes);
+    if (!file.read(reinterpret_cast<char*>(payload.data()), head.bytes)) {
+      return Damaged(path, offset, "a block is cut off");
+    }
+    if (HashBytes({reinterpret_cast<const char*>(payload.data()), payload.size()}, 0) !=
+        head.hash) {
+      return Damaged(path, offset, "checksum mismatch");
+    }
+    const ByteReader reader(payload.data(), payload.size());
+    Status status;
+    switch (head.kind) {
+      case kHead:
+        status = payload.size() >= 8 && std::memcmp(payload.data(), kMagic, 8) == 0
+                     ? OkStatus()
+                     : DataLoss("not a model file");
+        break;
+      case kRows:
+        status = ApplyRows(plan, reader, state);
+        break;
+      case kDense:
+        status = ApplyDense(plan, reader, state);
+        break;
+      case kEnd:
+        return OkStatus();
+      default:
+        status = DataLoss("a block of unknown kind");
+    }
+    if (!status.ok()) {
+      return status.Annotate(path + " at offset " + std::to_string(offset));
+    }
+    offset += sizeof(head) + head.bytes;
+  }
+}
+
+}  // namespace
+
+StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState& state,
+                                          std::uint32_t shard, std::uint64_t version,
+                                          const std::string& directory) {
+  RETURN_IF_ERROR(MakeDirectories(directory));
+  char name[32];
+  std::snprintf(name, sizeof(name), "shard-%05u.model", shard);
+  const std::string path = directory + "/" + name;
+  BlockWriter writer(path + ".tmp");
+  std::string head(kMagic, 8);
+  Append(&head, kFormat);
+  Append(&head, shard);
+  Append(&head, version);
+  writer.Write(kHead, head);
+  for (std::uint32_t t = 0; t < state.table_count(); ++t) {
+    WriteTable(state.table(t), &writer);
+  }
+  state.ForEachDenseBlock([&](std::uint32_t b, std::span<const float> floats) {
+    const DenseBlock& block = plan.dense.blocks()[b];
+    std::string payload;
+    AppendName(&payload, plan.dense.parameters()[block.parameter].name);
+    Append(&payload, block.first);
+    Append(&payload, block.count);
+    Append(&payload, static_cast<std::uint32_t>(floats.size()));
+    payload.append(reinterpret_cast<const char*>(floats.data()), floats.size_bytes());
+    writer.Write(kDense, payload);
+  });
+  std::string end;
+  Append(&end, writer.blocks());
+  writer.Write(kEnd, end);
+  ASSIGN_OR_RETURN(proto::SavedFile saved, writer.Finish());
+  if (std::rename((path + ".tmp").c_str(), path.c_str()) != 0) {
+    return ErrnoStatus("rename", path + ".tmp");
+  }
+  RETURN_IF_ERROR(SyncPath(directory));
+  saved.set_name(name);
+  return saved;
+}
+
+StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
+                                    ShardState* state) {
+  ASSIGN_OR_RETURN(proto::Manifest manifest, ReadManifest(directory));
+  for (const proto::SavedFile& file : manifest.files()) {
+    RETURN_IF_ERROR(ReadModelFile(plan, directory + "/" + file.name(), state));
+  }
+  return manifest;
+}
+
+Status WriteManifest(const proto::Manifest& manifest, const std::string& directory) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(manifest, &text);
+  return WriteFileAtomically(directory + "/" + kManifestName, text);
+}
+
+StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
+  const std::string path = directory + "/" + kManifestName;
+  StatusOr<std::string> text = ReadWholeFile(path, 1 << 24);
+  if (!text.ok()) {
+    return NotFound("no saved model in " + directory + ": " + text.status().message());
+  }
+  proto::Manifest manifest;
+  if (!google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
+    return DataLoss(path + ": not a manifest");
+  }
+  return manifest;
+}
+
+}  // namespace plexus

@@ -1,0 +1,57 @@
+// BatchInput: turns shards' replies into what a model reads, and holds the gradients that it
+// writes.
+//
+// Thread safety: none; belongs to a rank's thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/bytes.h"
+#include "proto/plan.h"
+#include "worker/batch_source.h"
+#include "worker/models/model.h"
+
+namespace plexus {
+
+class BatchInput {
+ public:
+  // `shard_blocks`: the dense blocks that each shard owns, in order.
+  BatchInput(std::shared_ptr<const JobPlan> plan, std::uint32_t rank,
+             std::vector<std::vector<std::uint32_t>> shard_blocks);
+
+  // Takes the rows (and dense values, if the replies carry them) of a pull that every shard
+  // answered.
+  // The replies are kept until the next call: rows of a single shard are read where they lie.
+  void TakeReplies(const PreparedBatch& batch, std::vector<Bytes> replies, bool dense);
+
+  // The model's input; with `train`, row gradients are zeroed and may be written.  Borrows `batch`.
+  const ModelInput& Make(const PreparedBatch& batch, std::uint64_t step, bool train);
+
+  // Clamps every row gradient to [-bound, bound].
+  void ClipGradients(float bound);
+  // [group][table of the group] -> [unique keys x dim].
+  std::vector<std::vector<const float*>> gradients() const;
+  // Flat vector of the layout, as last pulled.
+  std::span<const float> dense_values() const { return dense_values_; }
+
+ private:
+  // Floats of one (group, table).
+  struct TableRows {
+    std::vector<float> storage;   // Rows, where several shards sent them.
+    const float* rows = nullptr;  // storage, or the only shard's frame.
+    std::vector<float> gradients;
+  };
+
+  const std::shared_ptr<const JobPlan> plan_;
+  const std::uint32_t rank_;
+  const std::vector<std::vector<std::uint32_t>> shard_blocks_;
+  std::vector<std::vector<TableRows>> rows_;  // [group][table of the group]
+  std::vector<Bytes> replies_;                // Keep borrowed rows alive.
+  std::vector<float> dense_values_;
+  ModelInput input_;
+};
+
+}  // namespace plexus
