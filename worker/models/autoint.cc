@@ -11,10 +11,13 @@
 namespace plexus {
 namespace {
 
+// 39 fields make 2 * 39^2 scores a sample and layer, several times over: 64 samples fill the cache.
+constexpr std::uint32_t kRunSamplesOfAttention = 64;
+
 class AutoInt final : public BuiltModel<AutoInt> {
  public:
   explicit AutoInt(const ModelShape& shape)
-      : BuiltModel(shape),
+      : BuiltModel(shape, kRunSamplesOfAttention),
         fields_(shape.dense_fields + static_cast<std::uint32_t>(shape.embedding_dims.size())),
         dim_(shape.embedding_dims[0]) {
     const std::uint32_t width = shape.config.attention_heads() * shape.config.attention_dim();

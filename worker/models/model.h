@@ -1,6 +1,8 @@
-// Model: the part of a recommender that a rank computes: pulled rows and dense parameters in, logits and gradient sums out.  It knows no keys, servers or files.
+// Model: the part of a recommender that a rank computes: pulled rows and dense parameters in,
+// logits and gradient sums out.  It knows no keys, servers or files.
 //
-// A model is one file in worker/models/ that declares its dense parameters, builds the logits on the tape (worker/nn) and registers itself under its name.
+// A model is one file in worker/models/ that declares its dense parameters, builds the logits on
+// the tape (worker/nn) and registers itself under its name.
 //
 // Thread safety: one object per rank, used by one thread.
 #pragma once
@@ -17,11 +19,12 @@
 
 namespace plexus {
 
-// One field's reads of one table in a batch: sample i reads rows[indices[offsets[i]]] .. rows[indices[offsets[i + 1]]), pooled.
+// One field's reads of one table in a batch: sample i reads rows[indices[offsets[i]]] ..
+// rows[indices[offsets[i + 1]]), pooled.
 struct Lookup {
   std::uint32_t dim = 0;
-  const float* rows = nullptr;       // [unique rows x dim]
-  float* row_gradients = nullptr;    // Same shape; gradients are added.  Null when only predicting.
+  const float* rows = nullptr;     // [unique rows x dim]
+  float* row_gradients = nullptr;  // Same shape; gradients are added.  Null when only predicting.
   std::span<const std::uint32_t> indices;
   std::span<const std::uint32_t> offsets;  // samples + 1, or empty: one index a sample.
   std::span<const float> weights;          // One an index, or empty: all 1.
@@ -30,10 +33,11 @@ struct Lookup {
 
 struct ModelInput {
   std::uint32_t samples = 0;
-  std::span<const float> labels;    // [samples]
-  std::span<const float> dense;     // [samples x dense fields]
-  std::vector<Lookup> embeddings;   // One a sparse field with an EMBEDDING table, in the job's order.
-  std::vector<Lookup> linears;      // One a sparse field with a LINEAR table.
+  std::span<const float> labels;  // [samples]
+  std::span<const float> dense;   // [samples x dense fields]
+  std::vector<Lookup>
+      embeddings;               // One a sparse field with an EMBEDDING table, in the job's order.
+  std::vector<Lookup> linears;  // One a sparse field with a LINEAR table.
   // Who computes, for counter-based random numbers (dropout).
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
@@ -47,7 +51,8 @@ struct ModelShape {
   std::uint32_t dense_fields = 0;
   std::vector<std::uint32_t> embedding_dims;  // One an `embeddings` lookup.
   std::uint32_t linear_fields = 0;
-  // Whether every weighted value of a multi-valued field is a feature of its own (LIBSVM: FM and LR over all values).
+  // Whether every weighted value of a multi-valued field is a feature of its own (LIBSVM: FM and LR
+  // over all values).
   bool jagged_features = false;
   std::uint32_t ranks = 1;
 };
@@ -59,14 +64,17 @@ class Model {
   // In a fixed order; the same for equal shapes.
   virtual const std::vector<DenseParameterSpec>& dense_parameters() const = 0;
 
-  // Computes logits[i] for each sample and returns the sum of the samples' log losses.  `dense_values` is the flat vector of DenseLayout.
-  // If `dense_gradients` is not null (same layout; overwritten, paddings zero), also the gradients of that *sum*: into
-  // dense_gradients, and added to the lookups' row_gradients.  Training-only layers (dropout, batch statistics) act only then.
+  // Computes logits[i] for each sample and returns the sum of the samples' log losses.
+  // `dense_values` is the flat vector of DenseLayout. If `dense_gradients` is not null (same
+  // layout; overwritten, paddings zero), also the gradients of that *sum*: into dense_gradients,
+  // and added to the lookups' row_gradients.  Training-only layers (dropout, batch statistics) act
+  // only then.
   virtual double Step(const ModelInput& input, std::span<const float> dense_values,
                       float* dense_gradients, std::span<float> logits) = 0;
 };
 
-// kInvalidArgument: no model of that name (the message lists them), or one that cannot work on this shape: the message says what it needs.
+// kInvalidArgument: no model of that name (the message lists them), or one that cannot work on this
+// shape: the message says what it needs.
 StatusOr<std::unique_ptr<Model>> CreateModel(const ModelShape& shape);
 
 // Names of the registered models, sorted.

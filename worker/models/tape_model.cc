@@ -96,7 +96,7 @@ double TapeModel::Run(Workspace<T>& work, const ModelBatch<T>& batch,
   BindParameters(work, dense_values, dense_gradients);
   // Batch normalisation needs the minibatch as a whole.
   const std::uint32_t run_samples =
-      shape_.config.batch_norm() ? std::max(batch.samples, 1U) : kRunSamples;
+      shape_.config.batch_norm() ? std::max(batch.samples, 1U) : run_samples_;
   double loss = 0;
   for (std::uint32_t first = 0; first < batch.samples; first += run_samples) {
     const std::uint32_t count = std::min(run_samples, batch.samples - first);

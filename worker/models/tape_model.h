@@ -34,12 +34,15 @@ class TapeModel : public Model {
                     double* dense_gradients, std::span<double> logits);
 
  protected:
-  explicit TapeModel(const ModelShape& shape) : shape_(shape) {}
+  // Models with large activations a sample take smaller runs.
+  TapeModel(const ModelShape& shape, std::uint32_t run_samples)
+      : shape_(shape), run_samples_(run_samples) {}
 
   virtual Tensor<float> Logits(const Graph<float>& graph) const = 0;
   virtual Tensor<double> Logits(const Graph<double>& graph) const = 0;
 
   ModelShape shape_;
+  std::uint32_t run_samples_;
   ParameterList parameters_;
 
  private:
@@ -67,7 +70,8 @@ class TapeModel : public Model {
 template <typename Derived>
 class BuiltModel : public TapeModel {
  protected:
-  explicit BuiltModel(const ModelShape& shape) : TapeModel(shape) {}
+  explicit BuiltModel(const ModelShape& shape, std::uint32_t run_samples = kRunSamples)
+      : TapeModel(shape, run_samples) {}
 
   Tensor<float> Logits(const Graph<float>& graph) const final {
     return static_cast<const Derived*>(this)->template Build<float>(graph);

@@ -1,6 +1,6 @@
 #include "worker/nn/attention.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "worker/nn/elementwise.h"
 #include "worker/nn/kernels.h"
@@ -62,7 +62,7 @@ Tensor<T> Softmax(Tape<T>& tape, const Tensor<T>& x) {
     T* const out = y.row(i);
     const T top = *std::max_element(in, in + x.cols);
     for (std::size_t j = 0; j < x.cols; ++j) {
-      out[j] = std::exp(in[j] - top);
+      out[j] = Exp(in[j] - top);
     }
     const T scale = T{1} / Sum(out, x.cols);
     for (std::size_t j = 0; j < x.cols; ++j) {

@@ -88,7 +88,7 @@ Tensor<T> Map(Tape<T>& tape, const Tensor<T>& x, Function function, Slope slope)
 template <typename T>
 Tensor<T> Relu(Tape<T>& tape, const Tensor<T>& x) {
   return Map(
-      tape, x, [](T v) { return v > T{0} ? v : T{0}; }, [](T y) { return y > T{0} ? T{1} : T{0}; });
+      tape, x, [](T v) { return v < T{0} ? T{0} : v; }, [](T y) { return y > T{0} ? T{1} : T{0}; });
 }
 
 template <typename T>

@@ -17,7 +17,7 @@ void ApplyBias(const Tensor<T>& y, const Tensor<T>* bias, Activation activation)
       if (activation == Activation::kRelu) {
         for (std::size_t j = 0; j < y.cols; ++j) {
           const T sum = out[j] + b[j];
-          out[j] = sum > T{0} ? sum : T{0};
+          out[j] = sum < T{0} ? T{0} : sum;  // A NaN stays one.
         }
       } else {
         for (std::size_t j = 0; j < y.cols; ++j) {
@@ -26,7 +26,7 @@ void ApplyBias(const Tensor<T>& y, const Tensor<T>* bias, Activation activation)
       }
     } else {
       for (std::size_t j = 0; j < y.cols; ++j) {
-        out[j] = out[j] > T{0} ? out[j] : T{0};
+        out[j] = out[j] < T{0} ? T{0} : out[j];
       }
     }
   }

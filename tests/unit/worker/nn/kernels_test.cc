@@ -38,6 +38,16 @@ TEST(KernelsTest, EqualScalarSumsForAllShortLengths) {
   }
 }
 
+TEST(KernelsTest, ExpIsNearlyExact) {
+  for (float x = -86.9F; x < 88.0F; x += 0.0137F) {
+    const double exact = std::exp(static_cast<double>(x));
+    ASSERT_NEAR(Exp(x) / exact, 1, 2.5e-7) << x;
+  }
+  EXPECT_EQ(Exp(0.0F), 1);
+  EXPECT_LT(Exp(-INFINITY), 1e-37F);
+  EXPECT_TRUE(std::isnan(Exp(std::nanf(""))));
+}
+
 TEST(KernelsTest, GiveTheSameBitsAtEveryAddress) {
   constexpr std::size_t kCount = 1003;
   const std::vector<float> a = Random(kCount, 3);
