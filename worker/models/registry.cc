@@ -75,6 +75,7 @@ StatusOr<std::unique_ptr<Model>> CreateModel(const ModelShape& shape) {
 
 std::vector<std::string> ModelNames() {
   std::vector<std::string> names;
+  names.reserve(kModels.size());
   for (const Entry& entry : kModels) {
     names.emplace_back(entry.name);
   }

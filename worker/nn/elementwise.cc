@@ -227,6 +227,8 @@ Tensor<T> SumOfColumns(Tape<T>& tape, const Tensor<T>& x) {
   return y;
 }
 
+// A type cannot be parenthesised.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define PLEXUS_INSTANTIATE(T)                                                                \
   template Tensor<T> Relu(Tape<T>&, const Tensor<T>&);                                       \
   template Tensor<T> Sigmoid(Tape<T>&, const Tensor<T>&);                                    \
@@ -243,5 +245,6 @@ Tensor<T> SumOfColumns(Tape<T>& tape, const Tensor<T>& x) {
 PLEXUS_INSTANTIATE(float);
 PLEXUS_INSTANTIATE(double);
 #undef PLEXUS_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace plexus

@@ -238,6 +238,8 @@ Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> f
   return y;
 }
 
+// A type cannot be parenthesised.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define PLEXUS_INSTANTIATE(T)                                                                 \
   template struct EmbeddingReads<T>;                                                          \
   template void EmbedInto(Tape<T>&, std::span<const EmbeddingReads<T>>, const Tensor<T>&);    \
@@ -248,5 +250,6 @@ Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> f
 PLEXUS_INSTANTIATE(float);
 PLEXUS_INSTANTIATE(double);
 #undef PLEXUS_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace plexus

@@ -48,8 +48,8 @@ class ReferenceTest : public testing::Test {
   }
 
   Vector EmbeddingOf(std::size_t i, std::size_t field) const {
-    const auto first = problem_->rows()[field].begin() +
-                       static_cast<std::ptrdiff_t>(problem_->indices()[field][i] * 4);
+    const auto first =
+        problem_->rows()[field].begin() + std::ptrdiff_t{problem_->indices()[field][i]} * 4;
     return {first, first + 4};
   }
 

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -125,17 +124,18 @@ TEST(GemmTest, GivesTheSameBitsInEveryThreadAndBuffer) {
     Gemm<float>(kShape, {left, kShape.k}, {b.get(), kShape.n}, {result, kShape.n});
   };
   multiply(a.get(), expected.get());
-  for (int other = 0; other < 4; ++other) {
-    std::thread([&] {
-      std::vector<Floats> displaced;
-      for (int i = 0; i < other; ++i) {
-        displaced.push_back(Random(1000, 9));
-      }
+  for (std::size_t other = 0; other < 4; ++other) {
+    const std::jthread thread([&] {
+      const Floats displaced = Random(1 + 1000 * other, 9);
       const Floats copy = Random(kShape.m * kShape.k, 1);
       const Floats result = Random(kShape.m * kShape.n, 4);
       multiply(copy.get(), result.get());
-      EXPECT_EQ(std::memcmp(result.get(), expected.get(), kShape.m * kShape.n * sizeof(float)), 0);
-    }).join();
+      for (std::size_t e = 0; e < kShape.m * kShape.n; ++e) {
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(result.get()[e]),
+                  std::bit_cast<std::uint32_t>(expected.get()[e]))
+            << e;
+      }
+    });
   }
 }
 
