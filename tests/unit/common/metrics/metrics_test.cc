@@ -155,6 +155,7 @@ TEST(MetricsTest, IsScrapedOverHttpWhileThreadsCount) {
   ASSERT_TRUE(server.ok()) << server.status().ToString();
   TcpClient client((*server)->bound_address());
   std::vector<std::jthread> threads;
+  threads.reserve(kThreads);
   for (int thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&metrics] {
       Counter& requests = metrics.AddCounter("plexus_ps_requests_total", "Requests.");

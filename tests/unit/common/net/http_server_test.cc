@@ -276,6 +276,7 @@ TEST(HttpServerTest, StopsWhileClientsAsk) {
     const std::string address = server->bound_address();
     std::atomic<int> answered{0};
     std::vector<std::jthread> clients;
+    clients.reserve(3);
     for (int index = 0; index < 3; ++index) {
       clients.emplace_back([&] {
         TcpClient client;
