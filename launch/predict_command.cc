@@ -63,7 +63,7 @@ class SavedModel {
 
  private:
   explicit SavedModel(std::shared_ptr<const JobPlan> plan)
-      : plan_(plan), state_(plan, 0, 1), input_(plan, 0, {state_.dense_blocks()}) {}
+      : plan_(plan), state_(plan, 0, 1), input_(plan, 0, {state_.dense().blocks()}) {}
 
   Bytes Pull(const StepKeys& keys) const {
     PullBody pull;

@@ -15,11 +15,17 @@ std::uint64_t SampleCount(std::span<const PushBody* const> parts) {
   return samples;
 }
 
-OptimizerOptions StatisticOptions() {
-  OptimizerOptions options;
-  options.kind = OptimizerKind::kAverage;
-  options.momentum = 0.1f;  // PyTorch's default for running statistics.
-  return options;
+// Blocks of the dense parameters that `shard` owns, ascending.
+std::vector<std::uint32_t> OwnedBlocks(const JobPlan& plan,
+                                       const std::vector<std::uint32_t>& bucket_map,
+                                       std::uint32_t shard) {
+  std::vector<std::uint32_t> owned;
+  for (std::uint32_t b = 0; b < plan.dense.blocks().size(); ++b) {
+    if (bucket_map[BucketOfRow(b, plan.buckets())] == shard) {
+      owned.push_back(b);
+    }
+  }
+  return owned;
 }
 
 }  // namespace
@@ -29,32 +35,10 @@ ShardState::ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard,
     : plan_(std::move(plan)),
       bucket_map_(InitialBucketMap(plan_->buckets(), shards)),
       shard_(shard),
-      dense_rule_(MakeOptimizer(plan_->dense_optimizer)),
-      statistic_rule_(MakeOptimizer(StatisticOptions())) {
+      dense_(plan_, OwnedBlocks(*plan_, bucket_map_, shard)) {
   for (const TableSpec& spec : plan_->tables) {
     tables_.push_back(std::make_unique<Table>(spec, plan_->seed(), plan_->buckets()));
   }
-  const auto& blocks = plan_->dense.blocks();
-  for (std::uint32_t b = 0; b < blocks.size(); ++b) {
-    if (bucket_map_[BucketOfRow(b, plan_->buckets())] != shard_) {
-      continue;
-    }
-    const std::uint32_t count = blocks[b].count;
-    const std::uint32_t floats = count + RuleOf(blocks[b]).state_floats(count);
-    dense_blocks_.push_back(b);
-    dense_offsets_.push_back(dense_.size());
-    dense_.resize(dense_.size() + floats);
-    float* values = dense_.data() + dense_offsets_.back();
-    plan_->dense.InitialValues(blocks[b], plan_->seed(), {values, count});
-    RuleOf(blocks[b]).InitState(count, values + count);
-    dense_extent_.values += count;
-    dense_extent_.with_state += floats;
-  }
-}
-
-const Optimizer& ShardState::RuleOf(const DenseBlock& block) const {
-  const DenseParameterSpec& spec = plan_->dense.parameters()[block.parameter];
-  return spec.kind == DenseParameterSpec::Kind::kStatistic ? *statistic_rule_ : *dense_rule_;
 }
 
 void ShardState::WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out) const {
@@ -65,13 +49,8 @@ void ShardState::WritePullReply(const PullBody& pull, bool dense, std::uint8_t* 
       floats += block.keys.size() * plan_->tables[t].dim;
     }
   }
-  if (!dense) {
-    return;
-  }
-  for (std::size_t i = 0; i < dense_blocks_.size(); ++i) {
-    const std::uint32_t count = plan_->dense.blocks()[dense_blocks_[i]].count;
-    std::memcpy(floats, dense_.data() + dense_offsets_[i], count * sizeof(float));
-    floats += count;
+  if (dense) {
+    dense_.CopyValues(floats);
   }
 }
 
@@ -108,22 +87,15 @@ std::vector<proto::BlockNorm> ShardState::DenseNorms(std::span<const PushBody* c
   }
   const float scale = 1.0f / static_cast<float>(samples);
   std::uint64_t first = 0;
-  for (const std::uint32_t b : dense_blocks_) {
-    const DenseBlock& block = plan_->dense.blocks()[b];
-    scratch_.resize(std::max<std::size_t>(scratch_.size(), block.count));
-    const bool weight =
-        plan_->dense.parameters()[block.parameter].kind == DenseParameterSpec::Kind::kWeight;
-    if (weight && SumDense(parts, first, block.count, scale, scratch_.data())) {
-      double sum = 0;  // One chain of additions: the same at any number of shards.
-      for (std::uint32_t i = 0; i < block.count; ++i) {
-        sum += static_cast<double>(scratch_[i]) * scratch_[i];
-      }
-      proto::BlockNorm norm;
-      norm.set_block(b);
-      norm.set_sum_of_squares(sum);
-      norms.push_back(norm);
+  for (std::size_t i = 0; i < dense_.blocks().size(); ++i) {
+    const std::uint32_t count = dense_.block(i).count;
+    scratch_.resize(std::max<std::size_t>(scratch_.size(), count));
+    if (dense_.IsWeight(i) && SumDense(parts, first, count, scale, scratch_.data())) {
+      proto::BlockNorm& norm = norms.emplace_back();
+      norm.set_block(dense_.blocks()[i]);
+      norm.set_sum_of_squares(SumOfSquares({scratch_.data(), count}));
     }
-    first += block.count;
+    first += count;
   }
   return norms;
 }
@@ -132,7 +104,7 @@ void ShardState::ApplyStep(std::uint64_t version, std::span<const PushBody* cons
                            float rate_factor, float dense_scale) {
   for (const PushBody* part : parts) {
     if (!part->dense_state.empty()) {
-      std::copy(part->dense_state.begin(), part->dense_state.end(), dense_.begin());
+      dense_.Replace(part->dense_state);
     }
   }
   const std::uint64_t samples = SampleCount(parts);
@@ -172,21 +144,13 @@ void ShardState::ApplyTables(std::uint64_t version, std::span<const PushBody* co
 void ShardState::ApplyDense(std::span<const PushBody* const> parts, float scale, float rate_factor,
                             float dense_scale) {
   std::uint64_t first = 0;
-  for (std::size_t i = 0; i < dense_blocks_.size(); ++i) {
-    const DenseBlock& block = plan_->dense.blocks()[dense_blocks_[i]];
-    const bool weight =
-        plan_->dense.parameters()[block.parameter].kind == DenseParameterSpec::Kind::kWeight;
-    scratch_.resize(std::max<std::size_t>(scratch_.size(), block.count));
-    if (SumDense(parts, first, block.count, scale, scratch_.data())) {
-      if (weight && dense_scale != 1.0f) {
-        for (std::uint32_t e = 0; e < block.count; ++e) {
-          scratch_[e] *= dense_scale;
-        }
-      }
-      float* row = dense_.data() + dense_offsets_[i];
-      RuleOf(block).Apply({&row, 1}, block.count, scratch_.data(), weight ? rate_factor : 1.0f);
+  for (std::size_t i = 0; i < dense_.blocks().size(); ++i) {
+    const std::uint32_t count = dense_.block(i).count;
+    scratch_.resize(std::max<std::size_t>(scratch_.size(), count));
+    if (SumDense(parts, first, count, scale, scratch_.data())) {
+      dense_.Apply(i, scratch_.data(), rate_factor, dense_scale);
     }
-    first += block.count;
+    first += count;
   }
 }
 
@@ -200,38 +164,19 @@ void ShardState::RestoreRow(std::uint32_t table, const RowView& row) {
 }
 
 Status ShardState::RestoreDenseBlock(std::uint32_t block, std::span<const float> floats) {
-  const auto at = std::lower_bound(dense_blocks_.begin(), dense_blocks_.end(), block);
-  if (at == dense_blocks_.end() || *at != block) {
+  const auto& owned = dense_.blocks();
+  const auto at = std::lower_bound(owned.begin(), owned.end(), block);
+  if (at == owned.end() || *at != block) {
     return OkStatus();
   }
-  const auto i = static_cast<std::size_t>(at - dense_blocks_.begin());
-  const std::uint64_t end = i + 1 < dense_offsets_.size() ? dense_offsets_[i + 1] : dense_.size();
-  if (floats.size() != end - dense_offsets_[i]) {
-    return InvalidArgument("dense block " + std::to_string(block) + " has " +
-                           std::to_string(floats.size()) + " floats, the job's model has " +
-                           std::to_string(end - dense_offsets_[i]));
-  }
-  std::copy(floats.begin(), floats.end(),
-            dense_.begin() + static_cast<std::ptrdiff_t>(dense_offsets_[i]));
-  return OkStatus();
-}
-
-void ShardState::ForEachDenseBlock(
-    const std::function<void(std::uint32_t, std::span<const float>)>& visit) const {
-  for (std::size_t i = 0; i < dense_blocks_.size(); ++i) {
-    const std::uint64_t end = i + 1 < dense_offsets_.size() ? dense_offsets_[i + 1] : dense_.size();
-    visit(dense_blocks_[i], {dense_.data() + dense_offsets_[i], end - dense_offsets_[i]});
-  }
+  return dense_.ReplaceBlock(static_cast<std::size_t>(at - owned.begin()), floats);
 }
 
 Digest128 ShardState::Digest() const {
-  Digest128 digest;
+  Digest128 digest = dense_.Digest();
   for (const auto& table : tables_) {
     digest += table->Digest();
   }
-  ForEachDenseBlock([&](std::uint32_t block, std::span<const float> floats) {
-    digest += DenseBlockDigest(plan_->dense, plan_->dense.blocks()[block], floats);
-  });
   return digest;
 }
 
@@ -247,22 +192,11 @@ std::vector<proto::TableUsage> ShardState::Usage() const {
 }
 
 std::uint64_t ShardState::memory_bytes() const {
-  std::uint64_t bytes = dense_.size() * sizeof(float);
+  std::uint64_t bytes = dense_.memory_bytes();
   for (const auto& table : tables_) {
     bytes += table->memory_bytes();
   }
   return bytes;
-}
-
-Digest128 DenseBlockDigest(const DenseLayout& layout, const DenseBlock& block,
-                           std::span<const float> values_and_state) {
-  std::string bytes = layout.parameters()[block.parameter].name;
-  bytes.push_back('\0');
-  const std::uint64_t first = block.first;
-  bytes.append(reinterpret_cast<const char*>(&first), sizeof(first));
-  bytes.append(reinterpret_cast<const char*>(values_and_state.data()),
-               values_and_state.size_bytes());
-  return HashBytes128(bytes);
 }
 
 std::string DigestHex(const Digest128& digest) {

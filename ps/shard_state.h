@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "common/hash.h"
-#include "common/optimizer/optimizer.h"
 #include "proto/control.pb.h"
+#include "proto/dense_store.h"
 #include "proto/frame.h"
 #include "proto/plan.h"
 #include "ps/table/table.h"
@@ -26,9 +26,9 @@ class ShardState {
   // Shard `shard` of `shards`, which owns the buckets that InitialBucketMap gives it.
   ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard, std::uint32_t shards);
 
-  // Indices into the layout's blocks, ascending.
-  const std::vector<std::uint32_t>& dense_blocks() const { return dense_blocks_; }
-  const DenseExtent& dense_extent() const { return dense_extent_; }
+  // The owned blocks of the dense parameters.
+  const DenseStore& dense() const { return dense_; }
+  DenseExtent dense_extent() const { return {dense_.value_floats(), dense_.state_floats()}; }
 
   // Fills the body of a kPullReply; `out` has PullReplyBytes().  Changes nothing.
   void WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out) const;
@@ -44,14 +44,10 @@ class ShardState {
 
   std::uint32_t table_count() const { return static_cast<std::uint32_t>(tables_.size()); }
   const Table& table(std::uint32_t index) const { return *tables_[index]; }
-  // Puts back what a saved model holds; rows and blocks of other shards are ignored.
+  // Put back what a saved model holds; rows and blocks of other shards are ignored.
   void RestoreRow(std::uint32_t table, const RowView& row);
   // kInvalidArgument: the number of floats is not the block's.
   Status RestoreDenseBlock(std::uint32_t block, std::span<const float> values_and_state);
-
-  // `visit(block, values followed by state)` for each owned block.
-  void ForEachDenseBlock(
-      const std::function<void(std::uint32_t, std::span<const float>)>& visit) const;
 
   // This shard's part of model_digest.
   Digest128 Digest() const;
@@ -59,7 +55,6 @@ class ShardState {
   std::uint64_t memory_bytes() const;
 
  private:
-  const Optimizer& RuleOf(const DenseBlock& block) const;
   // The sum over the parts, in rank order, times `scale`; false if no part has dense gradients.
   bool SumDense(std::span<const PushBody* const> parts, std::uint64_t first, std::uint32_t count,
                 float scale, float* sum) const;
@@ -73,18 +68,9 @@ class ShardState {
   std::uint32_t shard_;
   std::vector<std::unique_ptr<Table>> tables_;
 
-  std::unique_ptr<Optimizer> dense_rule_;
-  std::unique_ptr<Optimizer> statistic_rule_;
-  std::vector<std::uint32_t> dense_blocks_;
-  std::vector<std::uint64_t> dense_offsets_;  // Of each owned block's values in dense_.
-  std::vector<float> dense_;                  // Per owned block: values, then state.
-  DenseExtent dense_extent_;
+  DenseStore dense_;
   mutable std::vector<float> scratch_;
 };
-
-// Digest of one dense block: XXH3_128 over (name, 0, first element, values and state).
-Digest128 DenseBlockDigest(const DenseLayout& layout, const DenseBlock& block,
-                           std::span<const float> values_and_state);
 
 // "32 hex digits".
 std::string DigestHex(const Digest128& digest);

@@ -1,11 +1,12 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <sstream>
 #include <utility>
 
 #include <glog/logging.h>
+
+#include "proto/dense_store.h"
 
 namespace plexus {
 namespace {
@@ -292,8 +293,7 @@ float Scheduler::DenseScale() const {
   for (const auto& [block, square] : squares) {
     total += square;
   }
-  const double norm = std::sqrt(total);
-  return norm > clip ? static_cast<float>(clip / norm) : 1.0f;
+  return ClipScale(total, clip);
 }
 
 void Scheduler::OnSaved(const proto::Saved& saved, Millis now) {

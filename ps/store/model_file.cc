@@ -257,8 +257,9 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   for (std::uint32_t t = 0; t < state.table_count(); ++t) {
     WriteTable(state.table(t), &writer);
   }
-  state.ForEachDenseBlock([&](std::uint32_t b, std::span<const float> floats) {
-    const DenseBlock& block = plan.dense.blocks()[b];
+  for (std::size_t i = 0; i < state.dense().blocks().size(); ++i) {
+    const DenseBlock& block = state.dense().block(i);
+    const std::span<const float> floats = state.dense().at(i);
     std::string payload;
     AppendName(&payload, plan.dense.parameters()[block.parameter].name);
     Append(&payload, block.first);
@@ -266,7 +267,7 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
     Append(&payload, static_cast<std::uint32_t>(floats.size()));
     payload.append(reinterpret_cast<const char*>(floats.data()), floats.size_bytes());
     writer.Write(kDense, payload);
-  });
+  }
   std::string end;
   Append(&end, writer.blocks());
   writer.Write(kEnd, end);
