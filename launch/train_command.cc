@@ -9,7 +9,10 @@
 #include "common/files.h"
 #include "launch/commands.h"
 #include "launch/node.h"
+#include "launch/role.h"
 #include "launch/run_setup.h"
+#include "launch/supervisor.h"
+#include "worker/dense_replica.h"
 
 namespace plexus {
 namespace {
@@ -23,6 +26,12 @@ int TrainLocally(const std::shared_ptr<const JobPlan>& plan, const Flags& flags)
   base.http_address = flags.http_address;
   base.local = true;
   base.signals = &InstallSignalCounter();
+
+  std::unique_ptr<DenseReplica> replica;
+  if (!plan->dense_on_servers()) {
+    replica = std::make_unique<DenseReplica>(plan, plan->ranks(), MakeLocalReducer());
+    base.exchange = replica.get();
+  }
 
   int exit_code = 1;
   std::vector<NodeOptions> servers(plan->shards(), base);
@@ -45,6 +54,53 @@ int TrainLocally(const std::shared_ptr<const JobPlan>& plan, const Flags& flags)
   }
   threads.clear();  // Joins.
   return exit_code;
+}
+
+// The same numbers of supervised processes on this machine, over TCP.
+int TrainInProcesses(const JobPlan& plan, const Flags& flags) {
+  if (!plan.dense_on_servers()) {
+    std::fprintf(
+        stderr,
+        "train.dense_sync MPI needs mpirun (launch/mpirun.sh), or --local; without MPI use "
+        "train.dense_sync SERVERS\n");
+    return 2;
+  }
+  const std::string http = flags.http_address.empty() ? "127.0.0.1:0" : flags.http_address;
+  const std::string host = "127.0.0.1";
+  Supervisor supervisor;
+  RoleAddresses scheduler;
+  const auto start = [&](proto::Role role, std::uint32_t index) -> Status {
+    RoleAddresses addresses = scheduler;
+    ProgramSpec spec;
+    spec.name = std::string(RoleName(role)) + " " + std::to_string(index);
+    if (role != proto::WORKER) {
+      int port = 0;
+      ASSIGN_OR_RETURN(addresses.listen_fd, ListenOn(host, &port));
+      addresses.listen = "tcp://" + host + ":" + std::to_string(port);
+      addresses.http_address = http;
+    }
+    if (role == proto::SCHEDULER) {
+      addresses.scheduler = addresses.listen;
+      scheduler.scheduler = addresses.listen;
+      spec.lost = "the committed step is lost with it; start the job again";
+    }
+    spec.leader = role == proto::SCHEDULER;
+    spec.restart_when_killed = role != proto::SCHEDULER;
+    spec.argv = RoleCommand(role, index, flags.run_dir, addresses, flags.quiet);
+    return supervisor.Start(std::move(spec));
+  };
+  Status status = start(proto::SCHEDULER, 0);
+  for (std::uint32_t i = 0; i < plan.shards() && status.ok(); ++i) {
+    status = start(proto::SERVER, i);
+  }
+  for (std::uint32_t i = 0; i < plan.job.cluster().workers() && status.ok(); ++i) {
+    status = start(proto::WORKER, i);
+  }
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s\n", status.message().c_str());
+    return 1;
+  }
+  return supervisor.Run();
 }
 
 // A few lines of result.json for a person.
@@ -82,7 +138,7 @@ int TrainCommand(const Flags& flags) {
     std::fprintf(stderr, "%s\n", prepared.message().c_str());
     return 2;
   }
-  const int exit_code = TrainLocally(*plan, flags);
+  const int exit_code = flags.local ? TrainLocally(*plan, flags) : TrainInProcesses(**plan, flags);
   if (!flags.quiet) {
     PrintSummary(flags.run_dir);
   }

@@ -1,0 +1,68 @@
+// Supervisor: starts programs, restarts those that were killed, and dies with them.
+//
+// A program that exits is done; one that a signal ended is started again in its place where the
+// spec says so, with the same arguments and the same listening socket.  Programs die when the
+// supervisor dies.  SIGINT and SIGTERM are passed on to the leader (the scheduler), which ends the
+// job in order; a third one kills.
+//
+// Thread safety: none; one supervisor a process, used by the thread that made it, which must live
+// as long (the kernel ties a child's death signal to that thread).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "common/status.h"
+
+namespace plexus {
+
+struct ProgramSpec {
+  std::string name;               // For messages: "server 1".
+  std::vector<std::string> argv;  // argv[0] is a path.
+  bool restart_when_killed = false;
+  bool leader = false;  // Its end is the end of all; exactly one.
+  std::string lost;     // What a death by signal loses, if it is not restarted.
+};
+
+class Supervisor {
+ public:
+  Supervisor();
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  Status Start(ProgramSpec spec);
+
+  // Waits for the leader's end, then for the others' (5 s, then they are killed).  Returns the
+  // leader's exit code, or 3 if it was killed.
+  int Run();
+
+ private:
+  struct Program {
+    ProgramSpec spec;
+    pid_t pid = -1;
+    double started = 0;
+    int quick_deaths = 0;  // In a row, each within seconds of its start.
+  };
+
+  Status Spawn(Program& program);
+  void OnDeath(Program& program, int wait_status);
+  void Reap();
+  void KillAll(int signal);
+  bool AnyRunning() const;
+
+  std::vector<Program> programs_;
+  bool ended_ = false;
+  int exit_code_ = 3;
+  int signals_ = 0;
+};
+
+// A TCP socket that listens on `host`, any port; not closed on exec.  Fills in the port.
+StatusOr<int> ListenOn(const std::string& host, int* port);
+
+// The folder of this program's file.
+std::string ProgramFolder();
+
+}  // namespace plexus
