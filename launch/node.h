@@ -17,7 +17,9 @@
 #include "common/net/zmq_endpoint.h"
 #include "proto/control.pb.h"
 #include "proto/plan.h"
+#include "worker/batch_source.h"
 #include "worker/dense_exchange.h"
+#include "worker/rank_trainer.h"
 
 namespace plexus {
 
@@ -33,6 +35,8 @@ struct NodeOptions {
   bool progress = false;                      // Scheduler: draw a progress bar on stderr.
   const std::atomic<int>* signals = nullptr;  // Counts SIGINT and SIGTERM.
   DenseExchange* exchange = nullptr;          // Workers under dense_sync MPI.
+  OpenSource open_source;           // Workers: samples of another origin than the job's files.
+  RankTimes* rank_times = nullptr;  // Workers: receives what each rank's seconds went to, by rank.
 };
 
 // Exit codes: 0 done, 1 failed, 2 bad job or usage, 3 restartable.  The reason was logged.

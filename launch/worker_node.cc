@@ -19,6 +19,30 @@ constexpr Millis kPollMillis = 20;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 3000;
 
+// What a rank's seconds went to, and how many it has lived.
+struct RankSeconds {
+  double read = 0;
+  double exchange = 0;
+  double compute = 0;
+  double wait = 0;
+  double lived = 0;
+
+  static RankSeconds Of(const RankTimes& times) {
+    return {.read = times.read.load(std::memory_order_relaxed),
+            .exchange = times.exchange.load(std::memory_order_relaxed),
+            .compute = times.compute.load(std::memory_order_relaxed),
+            .wait = times.wait.load(std::memory_order_relaxed)};
+  }
+  double spent() const { return read + exchange + compute + wait; }
+  void Add(const RankSeconds& other, double sign = 1) {
+    read += sign * other.read;
+    exchange += sign * other.exchange;
+    compute += sign * other.compute;
+    wait += sign * other.wait;
+    lived += sign * other.lived;
+  }
+};
+
 // One rank's thread: its trainer and its connections.
 class RankThread {
  public:
@@ -29,10 +53,18 @@ class RankThread {
         options_(options),
         carrier_(carrier),
         servers_(std::move(servers)),
+        times_(options.rank_times != nullptr ? options.rank_times[carrier.rank()] : own_times_),
+        times_before_(RankSeconds::Of(times_)),
+        began_(SteadySeconds()),
         thread_([this](const std::stop_token& stop) { Run(stop); }) {}
 
   std::uint32_t epoch() const { return carrier_.epoch(); }
   void RequestStop() { thread_.request_stop(); }
+  // Stops and waits; what seconds() says is final.
+  void Join() {
+    thread_.request_stop();
+    thread_.join();
+  }
 
   // Empty while all is well.
   std::string failure() const {
@@ -40,6 +72,14 @@ class RankThread {
     return failure_;
   }
   std::uint64_t bad_lines() const { return bad_lines_.load(std::memory_order_relaxed); }
+  double progress() const { return progress_.load(std::memory_order_relaxed); }
+  RankSeconds seconds() const {
+    RankSeconds seconds = RankSeconds::Of(times_);
+    seconds.Add(times_before_, -1);
+    const double ended = ended_.load(std::memory_order_relaxed);
+    seconds.lived = (ended > 0 ? ended : SteadySeconds()) - began_;
+    return seconds;
+  }
 
  private:
   void Run(const std::stop_token& stop) {
@@ -49,6 +89,14 @@ class RankThread {
       const std::lock_guard lock(mutex_);
       failure_ = "rank " + std::to_string(carrier_.rank()) + ": " + status.message();
     }
+    ended_.store(SteadySeconds(), std::memory_order_relaxed);
+  }
+
+  // Gives the seconds that nothing has counted to `counter`.
+  void CountRest(std::atomic<double>& counter) {
+    const double counted = RankSeconds::Of(times_).spent() - times_before_.spent();
+    counter.store(counter.load(std::memory_order_relaxed) + SteadySeconds() - began_ - counted,
+                  std::memory_order_relaxed);  // One writer; statistics only.
   }
 
   Status Train(const std::stop_token& stop) {
@@ -58,9 +106,12 @@ class RankThread {
       RETURN_IF_ERROR(endpoint.Connect(ShardPeer(shard), servers_[shard]));
     }
     RankDeps deps;
-    deps.open_source = [this](std::uint32_t rank, const proto::Phase& phase, std::uint64_t skip) {
-      return OpenPrefetchSource(plan_, rank, phase, skip);
-    };
+    deps.open_source = options_.open_source;
+    if (deps.open_source == nullptr) {
+      deps.open_source = [this](std::uint32_t rank, const proto::Phase& phase, std::uint64_t skip) {
+        return OpenPrefetchSource(plan_, rank, phase, skip);
+      };
+    }
     ASSIGN_OR_RETURN(deps.model, MakeModel(*plan_));
     deps.exchange = options_.exchange;
     deps.seconds = &SteadySeconds;
@@ -80,7 +131,7 @@ class RankThread {
       if (state == RankTrainer::State::kDone || state == RankTrainer::State::kFenced) {
         return OkStatus();
       }
-      const double waiting = SteadySeconds();
+      CountRest(times_.exchange);
       RETURN_IF_ERROR(endpoint.Poll(
           progressed ? 0 : kPollMillis,
           [&](const std::string& peer, const Bytes& frame) {
@@ -89,10 +140,10 @@ class RankThread {
           [&](const std::string& peer, const Status& bad) {
             LOG_EVERY_N(WARNING, 100) << "a frame from " << peer << ": " << bad.message();
           }));
-      times_.wait.store(times_.wait.load(std::memory_order_relaxed) + SteadySeconds() - waiting,
-                        std::memory_order_relaxed);
+      CountRest(times_.wait);
       trainer.OnTimer(SteadyMillis());
       bad_lines_.store(trainer.bad_lines(), std::memory_order_relaxed);
+      progress_.store(trainer.progress(), std::memory_order_relaxed);
     }
     return OkStatus();
   }
@@ -102,8 +153,13 @@ class RankThread {
   const NodeOptions& options_;
   const proto::Carrier carrier_;
   const std::vector<std::string> servers_;
-  RankTimes times_;
+  RankTimes own_times_;
+  RankTimes& times_;
+  const RankSeconds times_before_;
+  const double began_;
+  std::atomic<double> ended_{0};  // 0: not yet.
   std::atomic<std::uint64_t> bad_lines_{0};
+  std::atomic<double> progress_{0};
   mutable std::mutex mutex_;
   std::string failure_;  // Guarded by mutex_.
   std::jthread thread_;  // Last: it uses the others.
@@ -153,6 +209,11 @@ class WorkerAgent {
     for (auto& [rank, thread] : ranks_) {
       thread->RequestStop();
     }
+    for (auto& [rank, thread] : ranks_) {
+      thread->Join();
+      closed_seconds_.Add(thread->seconds());
+      closed_bad_lines_ += thread->bad_lines();
+    }
     ranks_.clear();
     leaving_ = true;
     SayHello(endpoint);
@@ -177,17 +238,27 @@ class WorkerAgent {
       heartbeat.set_incarnation(registration_.incarnation());
       heartbeat.set_peak_rss_bytes(PeakRssBytes());
       heartbeat.set_leaving(leaving_);
-      std::uint64_t bad_lines = 0;
+      std::uint64_t bad_lines = closed_bad_lines_;
+      RankSeconds seconds = closed_seconds_;
+      double progress = 0;
       for (const auto& [rank, thread] : ranks_) {
         proto::Carrier& carrier = *heartbeat.add_carried();
         carrier.set_rank(rank);
         carrier.set_epoch(thread->epoch());
         bad_lines += thread->bad_lines();
+        seconds.Add(thread->seconds());
+        progress += thread->progress() / static_cast<double>(ranks_.size());
         if (heartbeat.failure().empty()) {
           heartbeat.set_failure(thread->failure());
         }
       }
       heartbeat.set_bad_lines(bad_lines);
+      heartbeat.set_progress(progress);
+      heartbeat.set_read_seconds(seconds.read);
+      heartbeat.set_exchange_seconds(seconds.exchange);
+      heartbeat.set_compute_seconds(seconds.compute);
+      heartbeat.set_wait_seconds(seconds.wait);
+      heartbeat.set_rank_seconds(seconds.lived);
     }
     (void)endpoint.Send({kSchedulerPeer, ControlFrame(control)});
   }
@@ -212,7 +283,8 @@ class WorkerAgent {
       const auto at = wanted.find(entry.first);
       const bool gone = at == wanted.end() || at->second.epoch() != entry.second->epoch();
       if (gone) {
-        entry.second->RequestStop();
+        entry.second->Join();
+        closed_seconds_.Add(entry.second->seconds());
       }
       return gone;
     });
@@ -233,6 +305,8 @@ class WorkerAgent {
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;
+  RankSeconds closed_seconds_;  // Of ranks that this process carries no more.
+  std::uint64_t closed_bad_lines_ = 0;  // Of ranks that were carried to the end.
 };
 
 }  // namespace
