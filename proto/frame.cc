@@ -114,6 +114,9 @@ Status VerifyFrame(const Bytes& frame) {
   if (header.magic != kFrameMagic) {
     return DataLoss("frame does not begin with the magic number: not a peer, or another version");
   }
+  if (frame.size() > kFrameBytesMax) {
+    return DataLoss("frame of " + std::to_string(frame.size()) + " bytes is too long");
+  }
   if (header.body_bytes != frame.size() - kHeaderBytes) {
     return DataLoss("frame says " + std::to_string(header.body_bytes) + " bytes of body and has " +
                     std::to_string(frame.size() - kHeaderBytes));

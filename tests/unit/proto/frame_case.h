@@ -1,0 +1,128 @@
+// FrameCase: a random plan with a random pull or push for it, encoded.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "proto/frame.h"
+#include "tests/unit/proto/draws.h"
+
+namespace plexus {
+
+// Bytes that end where their allocation ends, so that AddressSanitizer sees a read beyond them.
+inline Bytes ExactBytes(std::span<const std::uint8_t> data) {
+  std::shared_ptr<std::uint8_t> owner(
+      static_cast<std::uint8_t*>(::operator new(data.size() + (data.empty() ? 1 : 0))),
+      [](std::uint8_t* p) { ::operator delete(p); });
+  if (!data.empty()) {
+    std::memcpy(owner.get(), data.data(), data.size());
+  }
+  const std::uint8_t* at = owner.get();
+  return Bytes(std::move(owner), at, data.size());
+}
+
+// The frame with its body replaced, its length right.
+inline Bytes WithBody(const Bytes& frame, std::span<const std::uint8_t> body) {
+  FrameHeader header = HeaderOf(frame);
+  header.body_bytes = static_cast<std::uint32_t>(body.size());
+  std::vector<std::uint8_t> bytes(sizeof(header) + body.size());
+  std::memcpy(bytes.data(), &header, sizeof(header));
+  std::copy(body.begin(), body.end(), bytes.begin() + sizeof(header));
+  return ExactBytes(bytes);
+}
+
+struct FrameCase {
+  JobPlan plan;
+  DenseExtent dense;
+  std::vector<std::vector<Key>> keys;  // By block, as are counts.
+  std::vector<std::vector<std::uint32_t>> counts;
+  std::vector<KeyBlock> blocks;
+  std::vector<std::vector<std::vector<float>>> gradients;  // [block][table of the group]
+  std::vector<float> dense_gradients;
+  std::vector<float> dense_state;
+
+  explicit FrameCase(Draws* draws) {
+    const std::uint64_t groups = 1 + draws->Below(4);
+    for (std::uint64_t g = 0; g < groups; ++g) {
+      KeyGroup& group = plan.groups.emplace_back();
+      group.array_rows = draws->OneIn(2) ? 1 + draws->Below(1000) : 0;
+      for (std::uint64_t t = 1 + draws->Below(2); t > 0; --t) {
+        group.tables.push_back(static_cast<std::uint32_t>(plan.tables.size()));
+        TableSpec& table = plan.tables.emplace_back();
+        table.dim = static_cast<std::uint32_t>(1 + draws->Below(9));
+        table.kind = group.array_rows > 0 ? TableSpec::Kind::kArray : TableSpec::Kind::kHashed;
+        table.rows = group.array_rows;
+      }
+    }
+    dense = {draws->Below(6), 6 + draws->Below(9)};
+    for (std::uint32_t g = 0; g < groups; ++g) {
+      if (!draws->OneIn(4)) {
+        AddBlock(draws, g);
+      }
+    }
+    Fill(draws, dense.values, &dense_gradients);
+    Fill(draws, dense.with_state, &dense_state);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      blocks[b].keys = keys[b];
+      blocks[b].counts = counts[b];
+    }
+  }
+
+  Bytes Pull() const {
+    FrameHeader header;
+    header.type = FrameType::kPull;
+    ByteWriter writer = StartFrame(header, PullBytes(plan, blocks));
+    EncodePull(writer, blocks);
+    return writer.Finish();
+  }
+
+  Bytes Push(std::uint32_t flags) const {
+    FrameHeader header;
+    header.type = FrameType::kPush;
+    header.flags = flags;
+    const bool with_dense = (flags & kFlagDense) != 0;
+    const bool with_state = (flags & kFlagDenseState) != 0;
+    const std::uint64_t floats =
+        (with_dense ? dense_gradients.size() : 0) + (with_state ? dense_state.size() : 0);
+    ByteWriter writer = StartFrame(header, PushBytes(plan, blocks, floats));
+    EncodePush(writer, plan, 17, -2.5, blocks,
+               [this](std::size_t g, std::size_t t, std::span<float> out) {
+                 std::copy(gradients[g][t].begin(), gradients[g][t].end(), out.begin());
+               });
+    if (with_dense) {
+      writer.PutArray(std::span<const float>(dense_gradients));
+    }
+    if (with_state) {
+      writer.PutArray(std::span<const float>(dense_state));
+    }
+    return writer.Finish();
+  }
+
+ private:
+  static void Fill(Draws* draws, std::uint64_t count, std::vector<float>* floats) {
+    for (; count > 0; --count) {
+      floats->push_back(draws->Float());
+    }
+  }
+
+  void AddBlock(Draws* draws, std::uint32_t group) {
+    blocks.emplace_back().group = group;
+    keys.emplace_back();
+    counts.emplace_back();
+    gradients.emplace_back();
+    const std::uint64_t rows = plan.groups[group].array_rows;
+    for (std::uint64_t n = draws->Below(7); n > 0; --n) {
+      keys.back().push_back(rows > 0 ? draws->Below(rows) : draws->Bits());
+      counts.back().push_back(static_cast<std::uint32_t>(draws->Below(100)));
+    }
+    for (const std::uint32_t table : plan.groups[group].tables) {
+      Fill(draws, keys.back().size() * plan.tables[table].dim, &gradients.back().emplace_back());
+    }
+  }
+};
+
+}  // namespace plexus
