@@ -44,7 +44,8 @@ RankTrainer::RankTrainer(std::shared_ptr<const JobPlan> plan, std::uint32_t rank
       client_(plan, rank, epoch, resend_ms),
       ahead_(PullsAhead(plan->job.train().staleness())),
       input_(plan, rank, client_.shard_blocks()),
-      dense_gradients_(plan->dense.size(), 0.0f) {
+      // Never empty: a null pointer would tell the model that nothing is trained.
+      dense_gradients_(std::max<std::size_t>(plan->dense.size(), 1), 0.0f) {
   client_.QueryPhase(0, 0);
 }
 
@@ -163,6 +164,7 @@ bool RankTrainer::IssueTrainPull(Millis now) {
     source_ended_ = step.batch == nullptr || step.batch->last;
     train_source_ended_ = source_ended_;
     train_batches_ += step.batch != nullptr ? 1 : 0;
+    progress_ = train_epoch_ + (step.batch != nullptr ? step.batch->progress : 1.0);
   }
   const Timed timed(deps_, &RankTimes::exchange);
   const std::uint32_t dense = step.batch != nullptr && plan_->dense_on_servers() ? kFlagDense : 0;
