@@ -267,14 +267,15 @@ void Shard::MaybeComplete() {
   }
   if (phase_.kind() == proto::Phase::TRAIN && plan_->asp()) {
     for (const Applied& applied : applied_) {
-      if (!applied.last) {
+      // The last part may overtake others.
+      if (!applied.last || !applied.beyond.empty()) {
         return;
       }
     }
     std::uint64_t step = 0;
     bool exhausted = true;
     for (const Applied& applied : applied_) {
-      step = std::max(step, applied.beyond.empty() ? applied.high : *applied.beyond.rbegin());
+      step = std::max(step, applied.high);
       exhausted = exhausted && applied.exhausted;
     }
     complete.set_step(step);
