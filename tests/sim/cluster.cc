@@ -1,0 +1,218 @@
+#include "tests/sim/cluster.h"
+
+#include <algorithm>
+#include <sstream>
+#include <utility>
+
+#include "launch/plan.h"
+
+namespace plexus::sim {
+namespace {
+
+constexpr std::uint64_t kClusterStream = 0x636c7573746572;
+// A job is over in this time after its last fault, whatever the network loses.
+constexpr Micros kPatienceMicros = 300'000'000;
+// A small job takes some ten thousand events; more than this and it runs in circles.
+constexpr std::uint64_t kEventsMax = 3'000'000;
+
+const char* NameOf(RankTrainer::State state) {
+  switch (state) {
+    case RankTrainer::State::kQuery:
+      return "query";
+    case RankTrainer::State::kTrain:
+      return "train";
+    case RankTrainer::State::kEvaluate:
+      return "evaluate";
+    case RankTrainer::State::kDone:
+      return "done";
+    case RankTrainer::State::kFenced:
+      return "fenced";
+    case RankTrainer::State::kFailed:
+      return "failed";
+  }
+  return "?";
+}
+
+}  // namespace
+
+Cluster::Cluster(const Scenario& scenario, const Canaries& canaries)
+    : scenario_(scenario),
+      plan_(std::make_shared<const JobPlan>(PlanOf(scenario))),
+      data_(plan_, scenario.data),
+      random_(scenario.seed, kClusterStream),
+      checker_(plan_),
+      world_(scenario.seed, scenario.network) {
+  options_.plan = plan_;
+  options_.open_source = [this](std::uint32_t rank, const proto::Phase& phase,
+                                std::uint64_t skip) -> StatusOr<std::unique_ptr<BatchSource>> {
+    return data_.Open(rank, phase, skip);
+  };
+  options_.make_model = [this] { return *MakeModel(*plan_); };
+  options_.observer = &checker_;
+  options_.seed = scenario.seed;
+  options_.resend_ms = scenario.resend_ms;
+  options_.compute_us_max = scenario.compute_us_max;
+  options_.save_us_max = scenario.save_us_max;
+  options_.apply_duplicates = canaries.apply_twice;
+  options_.commit_early = canaries.commit_before_complete;
+  scheduler_ = std::make_unique<SchedulerProcess>(world_, options_);
+  std::vector<const Shard*> shards;
+  for (std::uint32_t server = 0; server < scenario.servers; ++server) {
+    servers_.push_back(std::make_unique<ServerProcess>(world_, options_, server, DrawClock()));
+    shards.push_back(&servers_.back()->shard());
+  }
+  checker_.SetShards(std::move(shards));
+  places_.resize(scenario.workers, nullptr);
+  for (std::uint32_t worker = 0; worker < scenario.workers; ++worker) {
+    StartWorker(worker);
+  }
+  world_.on_send = [this](ProcessId from, const Bytes&) { OnWorkerSends(from); };
+}
+
+void Cluster::StartWorker(std::uint32_t index) {
+  workers_.push_back(
+      std::make_unique<WorkerProcess>(world_, options_, index, ++incarnations_, DrawClock()));
+  WorkerProcess* worker = workers_.back().get();
+  places_[index] = worker;
+  worker->on_exit = [this, worker](int exit_code) {
+    // A supervisor starts it again, unless another program has its place or the job is over.
+    if (places_[worker->index()] == worker) {
+      LoseWorker(worker->index(), exit_code == 0 ? -1 : 500'000);
+    }
+    Bury(worker);
+  };
+}
+
+void Cluster::LoseWorker(std::uint32_t index, Micros back_us) {
+  places_[index] = nullptr;
+  if (back_us < 0) {
+    return;
+  }
+  Extend(world_.now_us() + back_us);
+  world_.At(world_.now_us() + back_us, [this, index] {
+    if (places_[index] == nullptr && !scheduler_->scheduler().stop().has_value()) {
+      StartWorker(index);
+    }
+  });
+}
+
+void Cluster::Bury(WorkerProcess* worker) {
+  const auto at = std::find_if(workers_.begin(), workers_.end(),
+                               [worker](const auto& other) { return other.get() == worker; });
+  world_.Bury(std::shared_ptr<WorkerProcess>(std::move(*at)));
+  workers_.erase(at);
+}
+
+WorkerProcess* Cluster::FindWorker(ProcessId process) {
+  for (const auto& worker : workers_) {
+    if (worker->process() == process) {
+      return worker.get();
+    }
+  }
+  return nullptr;
+}
+
+void Cluster::OnWorkerSends(ProcessId from) {
+  WorkerProcess* worker = FindWorker(from);
+  if (worker == nullptr) {
+    return;
+  }
+  ++worker_messages_;
+  if (next_fault_ >= scenario_.faults.size() ||
+      scenario_.faults[next_fault_].after_messages > worker_messages_ || world_.IsSuspended(from)) {
+    return;
+  }
+  Strike(scenario_.faults[next_fault_++], worker);
+}
+
+void Cluster::Strike(const Fault& fault, WorkerProcess* worker) {
+  const std::uint32_t index = worker->index();
+  const ProcessId process = worker->process();
+  const bool in_place = places_[index] == worker;
+  // Somebody has to be left: the first place is always taken again.
+  const Micros back_us = fault.back_us < 0 && index == 0 ? 1'000'000 : fault.back_us;
+  const Micros until_us = world_.now_us() + fault.length_us;
+  Extend(world_.now_us());
+  switch (fault.kind) {
+    case Fault::Kind::kKill:
+      ++result_.kills;
+      world_.EndProcess(process);
+      if (in_place) {
+        LoseWorker(index, back_us);
+      }
+      Bury(worker);
+      return;
+    case Fault::Kind::kReplace:
+      if (in_place) {
+        LoseWorker(index, back_us);
+      }
+      [[fallthrough]];
+    case Fault::Kind::kSuspend:
+      ++result_.suspensions;
+      world_.Suspend(process);
+      Extend(until_us);
+      world_.At(until_us, [this, process] {
+        if (world_.IsAlive(process)) {
+          world_.Resume(process);
+        }
+      });
+      return;
+    case Fault::Kind::kCut: {
+      ++result_.cuts;
+      Cut cut = fault.cut;
+      cut.until_us = until_us;
+      world_.AddCut(cut);
+      Extend(until_us);
+    }
+  }
+}
+
+std::string Cluster::States() {
+  std::ostringstream text;
+  text << "\n  scheduler: version " << scheduler_->scheduler().version() << ", phase "
+       << scheduler_->scheduler().phase().ShortDebugString() << "; "
+       << scheduler_->scheduler().WaitReport();
+  for (std::size_t s = 0; s < servers_.size(); ++s) {
+    const Shard& shard = servers_[s]->shard();
+    text << "\n  shard " << s << ": version " << shard.version() << ", phase "
+         << shard.phase().number() << ", " << shard.pending_parts() << " parts, " << shard.parked()
+         << " parked";
+  }
+  for (const auto& worker : workers_) {
+    text << "\n  worker " << worker->index()
+         << (places_[worker->index()] == worker.get() ? "" : " (replaced)")
+         << (world_.IsSuspended(worker->process()) ? " (suspended)" : "") << ":";
+    for (const auto& [rank, thread] : worker->ranks()) {
+      text << " rank " << rank << " epoch " << thread->epoch() << " "
+           << NameOf(thread->trainer().state()) << " step " << thread->trainer().next_step() << ", "
+           << thread->trainer().client().unacknowledged() << " unacknowledged;";
+    }
+  }
+  return text.str();
+}
+
+RunResult Cluster::Run() {
+  while (!scheduler_->Done() && checker_.failure().empty()) {
+    if (!world_.Step()) {
+      checker_.Fail("nothing happens any more" + States());
+    } else if (world_.now_us() > faults_end_us_ + kPatienceMicros) {
+      checker_.Fail("the job has not ended " + std::to_string(kPatienceMicros / 1'000'000) +
+                    " s after its last fault" + States());
+    } else if (world_.events() > kEventsMax) {
+      checker_.Fail("the job has not ended after " + std::to_string(kEventsMax) + " events" +
+                    States());
+    }
+  }
+  if (checker_.failure().empty()) {
+    checker_.CheckEnd(scheduler_->scheduler(), data_);
+  }
+  result_.failure = checker_.failure();
+  result_.digest = checker_.digest();
+  result_.inexact = scheduler_->scheduler().totals().inexact;
+  result_.traffic = world_.traffic();
+  result_.events = world_.events();
+  result_.simulated_seconds = static_cast<double>(world_.now_us()) * 1e-6;
+  return result_;
+}
+
+}  // namespace plexus::sim

@@ -1,0 +1,70 @@
+// Cluster: one job on one simulated cluster, with its faults, from start to end.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/sim/checker.h"
+#include "tests/sim/processes.h"
+#include "tests/sim/scenario.h"
+
+namespace plexus::sim {
+
+struct RunResult {
+  std::string failure;  // Empty: the job came to its end and everything held.
+  Digest128 digest;
+  bool inexact = false;
+  Traffic traffic;
+  std::uint64_t events = 0;
+  std::uint64_t kills = 0;
+  std::uint64_t suspensions = 0;
+  std::uint64_t cuts = 0;
+  double simulated_seconds = 0;
+};
+
+struct Canaries {
+  bool apply_twice = false;
+  bool commit_before_complete = false;
+};
+
+class Cluster {
+ public:
+  Cluster(const Scenario& scenario, const Canaries& canaries);
+  RunResult Run();
+
+ private:
+  void StartWorker(std::uint32_t index);
+  // The program in the place is gone; the next one comes after `back_us`, or never (-1).
+  void LoseWorker(std::uint32_t index, Micros back_us);
+  void OnWorkerSends(ProcessId from);
+  void Strike(const Fault& fault, WorkerProcess* worker);
+  WorkerProcess* FindWorker(ProcessId process);
+  void Bury(WorkerProcess* worker);
+  // Something that a fault began ends then.
+  void Extend(Micros until_us) { faults_end_us_ = std::max(faults_end_us_, until_us); }
+  std::string States();
+  Millis DrawClock() { return random_.Between(0, 1LL << 40); }
+
+  const Scenario scenario_;
+  const std::shared_ptr<const JobPlan> plan_;
+  const SimData data_;
+  SimRandom random_;
+  Checker checker_;
+  ProcessOptions options_;
+  World world_;
+  std::unique_ptr<SchedulerProcess> scheduler_;
+  std::vector<std::unique_ptr<ServerProcess>> servers_;
+  std::vector<std::unique_ptr<WorkerProcess>> workers_;  // All that live.
+  std::vector<WorkerProcess*> places_;                   // Who is in each place, or null.
+  std::uint64_t incarnations_ = 0;
+  std::uint64_t worker_messages_ = 0;
+  std::size_t next_fault_ = 0;
+  Micros faults_end_us_ = 0;
+  RunResult result_;
+};
+
+}  // namespace plexus::sim

@@ -1,0 +1,311 @@
+#include "tests/sim/processes.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace plexus::sim {
+namespace {
+
+constexpr std::uint64_t kServerStream = 0x736572766572;
+constexpr std::uint64_t kRankStream = 0x72616e6b;
+constexpr std::uint64_t kJobHash = 1;
+
+SchedulerOptions OptionsOf(const ProcessOptions& options) {
+  SchedulerOptions scheduler;
+  scheduler.job_hash = kJobHash;
+  scheduler.lease_ms = options.plan->job.cluster().lease_ms();
+  scheduler.commit_early = options.commit_early;
+  return scheduler;
+}
+
+proto::Register Registration(proto::Role role, std::uint32_t index, std::uint64_t incarnation) {
+  proto::Register info;
+  info.set_role(role);
+  info.set_index(index);
+  info.set_incarnation(incarnation);
+  info.set_job_hash(kJobHash);
+  return info;
+}
+
+ShardOptions OptionsOf(const ProcessOptions& options, std::uint32_t index,
+                       const proto::Register& registration) {
+  ShardOptions shard;
+  shard.shard = index;
+  shard.registration = registration;
+  shard.heartbeat_ms = options.heartbeat_ms;
+  shard.resend_ms = options.resend_ms;
+  shard.apply_duplicates = options.apply_duplicates;
+  return shard;
+}
+
+RankDeps DepsOf(const ProcessOptions& options) {
+  RankDeps deps;
+  deps.open_source = options.open_source;
+  deps.model = options.make_model();
+  return deps;
+}
+
+}  // namespace
+
+// --- scheduler ---------------------------------------------------------------------------------
+
+SchedulerProcess::SchedulerProcess(World& world, const ProcessOptions& options)
+    : world_(world),
+      options_(options),
+      scheduler_(options.plan, OptionsOf(options)),
+      endpoint_(world.Open(world.StartProcess(kSchedulerPlace, 0), kSchedulerPeer, kSchedulerPeer,
+                           this)) {}
+
+void SchedulerProcess::Flush() {
+  const std::vector<SchedulerEvent> events = scheduler_.TakeEvents();
+  if (options_.observer != nullptr) {
+    options_.observer->AfterScheduler(scheduler_, events);
+  }
+  for (const Envelope& envelope : scheduler_.outbox().Take()) {
+    (void)world_.Send(endpoint_, envelope);
+  }
+}
+
+Rest SchedulerProcess::Run(std::vector<Delivery> inbox, Millis now) {
+  for (const Delivery& delivery : inbox) {
+    scheduler_.OnMessage(delivery.peer, delivery.frame, now);
+    Flush();
+  }
+  scheduler_.OnTimer(now);
+  Flush();
+  if (scheduler_.Done(now)) {
+    done_ = true;
+    world_.Close(endpoint_);
+  }
+  return {.pause_us = options_.timer_ms * 1000};
+}
+
+// --- server ------------------------------------------------------------------------------------
+
+ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
+                             Millis clock_offset)
+    : world_(world),
+      options_(options),
+      index_(index),
+      random_(options.seed, kServerStream + index),
+      process_(world.StartProcess(ServerPlace(index), clock_offset)),
+      registration_(Registration(proto::SERVER, index, 1000 + index)),
+      shard_(options.plan, OptionsOf(options, index, registration_)),
+      endpoint_(world.Open(process_, ShardPeer(index) + "#1", ShardPeer(index), this)) {}
+
+// False while a model is being written: what would be sent waits.
+bool ServerProcess::Flush() {
+  if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
+    being_saved_.emplace().set_name(*save);
+    return false;
+  }
+  for (const Envelope& envelope : shard_.outbox().Take()) {
+    (void)world_.Send(endpoint_, envelope);
+  }
+  return true;
+}
+
+Rest ServerProcess::Run(std::vector<Delivery> inbox, Millis now) {
+  if (being_saved_.has_value()) {
+    shard_.OnSaved(*std::exchange(being_saved_, std::nullopt));
+    (void)Flush();
+  }
+  std::vector<Delivery> work = std::exchange(backlog_, {});
+  std::move(inbox.begin(), inbox.end(), std::back_inserter(work));
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    if (options_.observer != nullptr) {
+      options_.observer->BeforeShard(shard_, index_, work[i]);
+    }
+    shard_.OnMessage(work[i].peer, work[i].frame, now);
+    if (options_.observer != nullptr) {
+      // The outbox is looked at, not changed.
+      const std::vector<Envelope> sent = shard_.outbox().Take();
+      options_.observer->AfterShard(shard_, index_, work[i], sent);
+      for (const Envelope& envelope : sent) {
+        shard_.outbox().Send(envelope.peer, envelope.frame);
+      }
+    }
+    if (!Flush()) {
+      backlog_.assign(work.begin() + static_cast<std::ptrdiff_t>(i) + 1, work.end());
+      return {.pause_us = random_.Between(1, options_.save_us_max), .busy = true};
+    }
+  }
+  shard_.OnTimer(now);
+  (void)Flush();
+  if (shard_.stop().has_value()) {
+    Leave();
+  }
+  return {.pause_us = options_.timer_ms * 1000};
+}
+
+void ServerProcess::Leave() {
+  proto::Control leaving;
+  proto::Heartbeat& heartbeat = *leaving.mutable_heartbeat();
+  heartbeat.set_role(proto::SERVER);
+  heartbeat.set_index(index_);
+  heartbeat.set_incarnation(registration_.incarnation());
+  heartbeat.set_fence(~0ULL);
+  heartbeat.set_leaving(true);
+  (void)world_.Send(endpoint_, {kSchedulerPeer, ControlFrame(leaving)});
+  world_.EndProcess(process_);
+}
+
+// --- a rank's thread ---------------------------------------------------------------------------
+
+RankProcess::RankProcess(World& world, const ProcessOptions& options, ProcessId process,
+                         const std::string& identity, const proto::Carrier& carrier)
+    : world_(world),
+      options_(options),
+      rank_(carrier.rank()),
+      epoch_(carrier.epoch()),
+      random_(options.seed, kRankStream + Mix64(HashBytes(identity, 0))),
+      trainer_(options.plan, carrier.rank(), carrier.epoch(), DepsOf(options), options.resend_ms),
+      endpoint_(world.Open(process, identity, "", this)) {}
+
+RankProcess::~RankProcess() { world_.Close(endpoint_); }
+
+std::string RankProcess::failure() const {
+  return trainer_.failure().ok()
+             ? ""
+             : "rank " + std::to_string(rank_) + ": " + trainer_.failure().message();
+}
+
+bool RankProcess::Flush() {
+  for (const Envelope& envelope : trainer_.outbox().Take()) {
+    if (!world_.Send(endpoint_, envelope)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+Rest RankProcess::Run(std::vector<Delivery> inbox, Millis now) {
+  for (const Delivery& delivery : inbox) {
+    trainer_.OnMessage(delivery.peer, delivery.frame, now);
+  }
+  const bool progressed = trainer_.Progress(now);
+  if (!Flush()) {
+    return {};
+  }
+  const RankTrainer::State state = trainer_.state();
+  if (state == RankTrainer::State::kFailed || state == RankTrainer::State::kDone ||
+      state == RankTrainer::State::kFenced) {
+    world_.Close(endpoint_);
+    return {};
+  }
+  trainer_.OnTimer(now);
+  if (!Flush()) {
+    return {};
+  }
+  if (progressed) {
+    return {.pause_us = random_.Between(0, options_.compute_us_max), .busy = true};
+  }
+  return {.pause_us = options_.timer_ms * 1000};
+}
+
+// --- worker ------------------------------------------------------------------------------------
+
+WorkerProcess::WorkerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
+                             std::uint64_t incarnation, Millis clock_offset)
+    : world_(world),
+      options_(options),
+      index_(index),
+      incarnation_(incarnation),
+      process_(world.StartProcess(WorkerPlace(options.plan->shards(), index), clock_offset)),
+      endpoint_(world.Open(process_, "w" + std::to_string(incarnation), "", this)) {}
+
+Millis WorkerProcess::SilenceMax() const {
+  const Millis lease = options_.plan->job.cluster().lease_ms();
+  return registered_ ? 2 * lease : std::max<Millis>(2 * lease, 60000);
+}
+
+Rest WorkerProcess::Run(std::vector<Delivery> inbox, Millis now) {
+  if (!heard_.has_value()) {
+    heard_ = next_hello_ = now;
+  }
+  for (const Delivery& delivery : inbox) {
+    if (!stop_.has_value()) {
+      heard_ = now;
+      OnFrame(delivery.frame);
+    }
+  }
+  if (stop_.has_value()) {
+    ranks_.clear();
+    leaving_ = true;
+    SayHello();
+    Exit(stop_->exit_code());
+    return {};
+  }
+  if (now - *heard_ > SilenceMax()) {
+    Exit(3);
+    return {};
+  }
+  if (now >= next_hello_) {
+    next_hello_ = now + options_.heartbeat_ms;
+    SayHello();
+  }
+  return {.pause_us = (next_hello_ - now) * 1000};
+}
+
+void WorkerProcess::Exit(int code) {
+  if (!world_.IsAlive(process_)) {
+    return;
+  }
+  exit_code_ = code;
+  world_.EndProcess(process_);
+  if (on_exit) {
+    on_exit(code);
+  }
+}
+
+void WorkerProcess::SayHello() {
+  proto::Control control;
+  if (!registered_) {
+    *control.mutable_register_member() = Registration(proto::WORKER, index_, incarnation_);
+  } else {
+    proto::Heartbeat& heartbeat = *control.mutable_heartbeat();
+    heartbeat.set_role(proto::WORKER);
+    heartbeat.set_index(index_);
+    heartbeat.set_incarnation(incarnation_);
+    heartbeat.set_leaving(leaving_);
+    for (const auto& [rank, thread] : ranks_) {
+      proto::Carrier& carrier = *heartbeat.add_carried();
+      carrier.set_rank(rank);
+      carrier.set_epoch(thread->epoch());
+      if (heartbeat.failure().empty()) {
+        heartbeat.set_failure(thread->failure());
+      }
+    }
+  }
+  (void)world_.Send(endpoint_, {kSchedulerPeer, ControlFrame(control)});
+}
+
+void WorkerProcess::OnFrame(const Bytes& frame) {
+  StatusOr<proto::Control> control = DecodeControl(frame);
+  if (!control.ok() || !control->has_view() || control->view().incarnation() != incarnation_) {
+    return;
+  }
+  const proto::View& view = control->view();
+  registered_ = true;
+  if (view.has_stop()) {
+    stop_ = view.stop();
+    return;
+  }
+  std::map<std::uint32_t, proto::Carrier> wanted;
+  for (const proto::Carrier& carrier : view.carry()) {
+    wanted[carrier.rank()] = carrier;
+  }
+  std::erase_if(ranks_, [&](auto& entry) {
+    const auto at = wanted.find(entry.first);
+    return at == wanted.end() || at->second.epoch() != entry.second->epoch();
+  });
+  for (const auto& [rank, carrier] : wanted) {
+    if (!ranks_.contains(rank)) {
+      const std::string identity =
+          "w" + std::to_string(incarnation_) + "." + std::to_string(++threads_);
+      ranks_[rank] = std::make_unique<RankProcess>(world_, options_, process_, identity, carrier);
+    }
+  }
+}
+
+}  // namespace plexus::sim

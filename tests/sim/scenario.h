@@ -1,0 +1,70 @@
+// Scenario: the job, the cluster, the network and the faults that one seed stands for.
+//
+// Thread safety: values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "proto/plan.h"
+#include "tests/sim/sim_data.h"
+#include "tests/sim/world.h"
+
+namespace plexus::sim {
+
+// Strikes when the workers have sent so many messages: between two messages of one step, as well
+// as anywhere else.  The worker that is sending is the one that is meant.
+struct Fault {
+  enum class Kind {
+    kKill,     // Ends at once; another program takes its place later, or never.
+    kSuspend,  // Handles nothing for a while.
+    kReplace,  // Is suspended, its place is taken, and then it wakes.
+    kCut,      // Links are cut.
+  };
+  Kind kind = Kind::kKill;
+  std::uint64_t after_messages = 0;
+  Micros back_us = -1;   // kKill, kReplace: until the place is taken; -1 = never.
+  Micros length_us = 0;  // Others: how long it lasts.
+  Cut cut;               // kCut.
+};
+
+struct Scenario {
+  std::uint64_t seed = 1;
+  std::uint32_t ranks = 1;
+  std::uint32_t servers = 1;
+  std::uint32_t workers = 1;
+  std::uint32_t buckets = 4;
+  std::int32_t staleness = 0;
+  bool deterministic = false;
+  std::uint32_t epochs = 1;
+  bool valid = false;
+  bool test = false;
+  std::uint32_t evaluate_every_steps = 0;
+  std::uint32_t patience = 0;
+  std::uint32_t array_tables = 0;  // Of the fields' tables, the first so many are ARRAY.
+  bool shared_table = false;       // All fields read the first table.
+  DataShape data;
+  Millis lease_ms = 6000;
+  Millis resend_ms = 500;
+  Micros compute_us_max = 1000;
+  Micros save_us_max = 100000;
+  NetworkOptions network;
+  std::vector<Fault> faults;
+
+  bool bsp() const { return staleness == 0; }
+  bool asp() const { return staleness < 0; }
+  // Nothing is lost, doubled or late, and nobody dies.
+  bool calm() const {
+    return faults.empty() && network.drop == 0 && network.duplicate == 0 && network.slow == 0;
+  }
+};
+
+Scenario DrawScenario(std::uint64_t seed);
+// The same job on a quiet cluster of another size.
+Scenario ReferenceOf(const Scenario& scenario);
+JobPlan PlanOf(const Scenario& scenario);
+// Two lines at most.
+std::string Describe(const Scenario& scenario);
+
+}  // namespace plexus::sim
