@@ -369,7 +369,11 @@ void Shard::OnView(const proto::View& view, Millis now) {
   if (view.fence() > fence_ && view.carrier_epochs_size() == static_cast<int>(plan_->ranks())) {
     fence_ = view.fence();
     for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
-      epochs_[rank] = std::max(epochs_[rank], view.carrier_epochs(static_cast<int>(rank)));
+      const std::uint32_t epoch = view.carrier_epochs(static_cast<int>(rank));
+      if (epoch > epochs_[rank]) {
+        epochs_[rank] = epoch;
+        parked_[rank].clear();  // Of the older carrier.
+      }
     }
     next_heartbeat_ = now;  // The scheduler waits for this fence.
   }
