@@ -18,7 +18,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr double kLineSeconds = 1.0;
-constexpr double kDrawSeconds = 0.25;
+// Before, an ETA would be a guess.
+constexpr double kEtaSecondsMin = 2.0;
+constexpr double kEtaShareMin = 0.002;
 
 const char* DataSetName(proto::Phase::DataSet data_set) {
   return data_set == proto::Phase::VALIDATION ? "valid" : "test";
@@ -49,6 +51,16 @@ Json FiguresOf(const std::optional<EvaluationFigures>& figures) {
   return json;
 }
 
+Json PhasesJson(const RankSeconds& seconds) {
+  if (seconds.lived <= 0) {
+    return nullptr;
+  }
+  return {{"read", seconds.read / seconds.lived},
+          {"exchange", seconds.exchange / seconds.lived},
+          {"compute", seconds.compute / seconds.lived},
+          {"wait", seconds.wait / seconds.lived}};
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPlan> plan,
@@ -65,7 +77,11 @@ StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPl
 
 RunRecord::RunRecord(std::shared_ptr<const JobPlan> plan, const NodeOptions& options,
                      const Scheduler& scheduler)
-    : plan_(std::move(plan)), options_(options), scheduler_(scheduler), began_(SteadySeconds()) {}
+    : plan_(std::move(plan)),
+      options_(options),
+      scheduler_(scheduler),
+      began_(SteadySeconds()),
+      bar_(ProgressBar::StyleOfStderr(options.progress)) {}
 
 RunRecord::~RunRecord() {
   if (metrics_ != nullptr) {
@@ -127,12 +143,12 @@ void RunRecord::OnPhase(const proto::Phase& phase) {
     training_seconds_ += now - phase_began_;
     phase_began_ = 0;
   }
+  first_phase_began_ = first_phase_began_ > 0 ? first_phase_began_ : now;
   if (phase.kind() == proto::Phase::TRAIN) {
     phase_began_ = now;
     line_at_ = now;
-    if (phase.epoch() == 1 && first_epoch_samples_ == 0) {
-      first_epoch_samples_ = scheduler_.totals().samples;
-    }
+    line_samples_ = 0;
+    line_loss_sum_ = 0;
   }
   VLOG(1) << "phase " << phase.ShortDebugString();
 }
@@ -144,13 +160,15 @@ void RunRecord::OnStep(const SchedulerEvent& event) {
   if (now - line_at_ < kLineSeconds) {
     return;
   }
+  line_rate_ = static_cast<double>(line_samples_) / (now - line_at_);
   Json json;
   json["event"] = "progress";
   json["version"] = event.step;
   json["epoch"] = event.phase.epoch() + 1;
   json["samples"] = scheduler_.totals().samples;
   json["seconds"] = now - began_;
-  json["samples_per_second"] = static_cast<double>(line_samples_) / (now - line_at_);
+  json["progress"] = share_;
+  json["samples_per_second"] = line_rate_;
   json["loss"] = line_samples_ > 0 ? OrNull(line_loss_sum_ / static_cast<double>(line_samples_))
                                    : Json(nullptr);
   WriteLine(json.dump());
@@ -159,48 +177,52 @@ void RunRecord::OnStep(const SchedulerEvent& event) {
   line_loss_sum_ = 0;
 }
 
-void RunRecord::OnTimer() {
-  const double now = SteadySeconds();
-  if (options_.progress && now - drawn_at_ >= kDrawSeconds) {
-    drawn_at_ = now;
-    DrawBar(false);
+void RunRecord::UpdateProgress(double now) {
+  double passes = 0;
+  int carried = 0;
+  for (const MemberState& worker : scheduler_.membership().workers()) {
+    passes += worker.last.progress() * worker.last.carried_size();
+    carried += worker.last.carried_size();
+  }
+  if (carried == 0) {
+    return;
+  }
+  const double share = std::min(1.0, passes / carried / plan_->job.train().epochs());
+  // A rank's new carrier has not read yet what the old one had.
+  if (share > share_) {
+    share_ = share;
+    share_at_ = now;
   }
 }
 
-void RunRecord::DrawBar(bool final) {
+ProgressFigures RunRecord::Figures(double now) const {
   const TrainingTotals& totals = scheduler_.totals();
-  if (totals.samples == 0) {
-    return;
+  ProgressFigures figures;
+  figures.share = share_;
+  figures.samples = totals.samples;
+  figures.samples_per_second = line_rate_;
+  if (totals.epoch_samples > 0) {
+    figures.loss = totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples);
   }
-  double share = 0;
-  std::uint32_t carried = 0;
-  for (const MemberState& worker : scheduler_.membership().workers()) {
-    const auto ranks = static_cast<double>(worker.last.carried_size());
-    share += worker.last.progress() * ranks;
-    carried += static_cast<std::uint32_t>(worker.last.carried_size());
+  figures.auc = last_auc_;
+  if (scheduler_.phase().kind() == proto::Phase::EVALUATE) {
+    figures.note = std::string("evaluating ") + DataSetName(scheduler_.phase().data_set());
   }
-  share = carried > 0 ? share / carried : 0;
-  const double epochs = plan_->job.train().epochs();
-  const double epoch = scheduler_.phase().kind() == proto::Phase::TRAIN
-                           ? static_cast<double>(scheduler_.phase().epoch())
-                           : 0;
-  share = final ? 1.0 : std::min(1.0, (epoch + share) / epochs);
-  const double seconds = TrainingSeconds();
-  const double rate = seconds > 0 ? static_cast<double>(totals.samples) / seconds : 0;
-  constexpr int kWidth = 24;
-  const int filled = static_cast<int>(share * kWidth);
-  std::string bar(static_cast<std::size_t>(filled), '#');
-  bar.resize(kWidth, '.');
-  const double eta = share > 0.01 ? seconds * (1 - share) / share : 0;
-  std::fprintf(stderr, "\r[%s] %3.0f%%  %.0f samples/s  loss %.4f", bar.c_str(), share * 100, rate,
-               totals.epoch_samples > 0
-                   ? totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples)
-                   : 0.0);
-  if (last_auc_ >= 0) {
-    std::fprintf(stderr, "  auc %.4f", last_auc_);
+  // What was read when it was last heard of, and the time since then.
+  const double took = share_at_ - first_phase_began_;
+  if (first_phase_began_ > 0 && took >= kEtaSecondsMin && share_ >= kEtaShareMin) {
+    figures.eta_seconds = std::max(0.0, took * (1 - share_) / share_ - (now - share_at_));
   }
-  std::fprintf(stderr, final ? "          \n" : "  eta %.0f s   ", eta);
-  std::fflush(stderr);
+  return figures;
+}
+
+void RunRecord::OnTimer() {
+  const double now = SteadySeconds();
+  rank_seconds_.Update(scheduler_.membership());
+  UpdateProgress(now);
+  if ((share_ > 0 || scheduler_.totals().samples > 0) && bar_.IsDue(now)) {
+    bar_.Show(Figures(now));
+  }
 }
 
 Status RunRecord::WriteMembers() const {
@@ -258,14 +280,28 @@ Status RunRecord::WriteSavedModel(const SchedulerEvent& event) {
   return WriteManifest(manifest, options_.run_dir + "/model/" + event.text);
 }
 
-Status RunRecord::Finish() {
-  if (options_.progress) {
-    DrawBar(true);
+void RunRecord::ShowEnd() {
+  ProgressFigures figures = Figures(SteadySeconds());
+  const double seconds = TrainingSeconds();
+  figures.samples_per_second =
+      seconds > 0 ? static_cast<double>(figures.samples) / seconds : 0;  // Of all.
+  figures.note = "failed";
+  if (scheduler_.stop()->exit_code() == 0) {
+    const bool whole = !scheduler_.totals().interrupted;
+    figures.share = whole ? 1 : share_;
+    figures.note = whole ? "done" : "interrupted";
   }
+  figures.note += " after " + DurationText(SteadySeconds() - began_);
+  bar_.Finish(figures);
+}
+
+Status RunRecord::Finish() {
+  rank_seconds_.Update(scheduler_.membership());
   const TrainingTotals& totals = scheduler_.totals();
   const PhasePlanner& planner = scheduler_.planner();
   const double seconds = TrainingSeconds();
   const proto::Train& train = plan_->job.train();
+  ShowEnd();
   Json json;
   json["model"] = plan_->job.model().name();
   json["samples"] = totals.samples;
@@ -320,6 +356,8 @@ Status RunRecord::Finish() {
       totals.samples > 0
           ? Json(static_cast<double>(wire_bytes) / static_cast<double>(totals.samples))
           : Json(nullptr);
+  json["phases"] = PhasesJson(rank_seconds_.total());
+  json["rank_seconds"] = rank_seconds_.total().lived;
   json["bad_lines"] = bad_lines;
   json["worker_deaths"] = totals.worker_deaths;
   json["deterministic"] =

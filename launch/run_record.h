@@ -1,5 +1,6 @@
 // RunRecord: what a run leaves behind, and shows while it goes: RUN/metrics.jsonl, members.json,
-// model/*/manifest.textproto, result.json, and the progress bar.
+// model/*/manifest.textproto, result.json, and the progress bar.  docs/observability.md lists what
+// they hold.
 //
 // Thread safety: none; belongs to the scheduler's thread.
 #pragma once
@@ -11,6 +12,8 @@
 
 #include "common/status.h"
 #include "launch/node.h"
+#include "launch/progress_bar.h"
+#include "launch/rank_seconds.h"
 #include "scheduler/scheduler.h"
 
 namespace plexus {
@@ -24,10 +27,13 @@ class RunRecord {
   ~RunRecord();
 
   Status OnEvent(const SchedulerEvent& event);
-  // Draws progress, at most a few times a second.
+  // Call whenever the scheduler's thread comes round: shows progress, when that is due.
   void OnTimer();
   // Writes result.json; call when everyone has left.
   Status Finish();
+
+  // What the ranks' seconds went to so far.
+  const RankSeconds& rank_seconds() const { return rank_seconds_.total(); }
 
  private:
   RunRecord(std::shared_ptr<const JobPlan> plan, const NodeOptions& options,
@@ -38,7 +44,9 @@ class RunRecord {
   void WriteLine(const std::string& json);
   void OnStep(const SchedulerEvent& event);
   void OnPhase(const proto::Phase& phase);
-  void DrawBar(bool final);
+  void UpdateProgress(double now);
+  ProgressFigures Figures(double now) const;
+  void ShowEnd();
   double TrainingSeconds() const;
 
   const std::shared_ptr<const JobPlan> plan_;
@@ -49,14 +57,17 @@ class RunRecord {
   double training_seconds_ = 0;  // Of TRAIN phases that ended.
   double phase_began_ = 0;       // Of the TRAIN phase that goes on; 0: none.
   double line_at_ = 0;           // When the last progress line was written.
-  double drawn_at_ = 0;
   std::uint64_t line_samples_ = 0;
   double line_loss_sum_ = 0;
-  std::uint64_t line_samples_before_ = 0;
-  std::uint64_t first_epoch_samples_ = 0;  // Known once an epoch has ended; 0: not yet.
+  double line_rate_ = 0;  // Samples a second of the last progress line.
+  RankSecondsSum rank_seconds_;
+  double first_phase_began_ = 0;  // 0: not yet.
+  double share_ = 0;              // Of the training that is done; never falls.
+  double share_at_ = 0;           // When share_ last grew.
   std::string digest_;
   std::vector<proto::Saved> saved_;  // Of the last save.
   double last_auc_ = -1;
+  ProgressBar bar_;
 };
 
 }  // namespace plexus

@@ -3,12 +3,20 @@
 #include "common/clock.h"
 #include "launch/node.h"
 #include "launch/run_record.h"
+#include "launch/scheduler_metrics.h"
+#include "launch/status_board.h"
 #include "scheduler/scheduler.h"
 
 namespace plexus {
 namespace {
 
 constexpr Millis kPollMillis = 50;
+// After a failure at the start: for the members that come to be told.
+constexpr Millis kLingerMillis = 2000;
+
+bool Asked(const NodeOptions& options) {
+  return options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0;
+}
 
 }  // namespace
 
@@ -24,7 +32,18 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   scheduler_options.job_hash = JobHash(plan->job);
   scheduler_options.lease_ms = plan->job.cluster().lease_ms();
   Scheduler scheduler(plan, scheduler_options);
-  StatusOr<std::unique_ptr<RunRecord>> record = RunRecord::Open(plan, options, scheduler);
+  StatusOr<std::unique_ptr<StatusBoard>> board =
+      StatusBoard::Start(options, proto::SCHEDULER, scheduler_options.lease_ms);
+  const bool failed_at_start = !board.ok();
+  const Millis linger_until = SteadyMillis() + kLingerMillis;
+  NodeOptions bound = options;
+  if (failed_at_start) {
+    scheduler.Fail(1, board.status().message(), SteadyMillis());
+  } else {
+    bound.http_address = (*board)->address();
+  }
+  SchedulerMetrics metrics;
+  StatusOr<std::unique_ptr<RunRecord>> record = RunRecord::Open(plan, bound, scheduler);
   if (!record.ok()) {
     LOG(ERROR) << record.status().message();
     return 1;
@@ -36,12 +55,13 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       }
     }
     for (const SchedulerEvent& event : scheduler.TakeEvents()) {
+      metrics.OnEvent(event, SteadySeconds());
       if (Status status = (*record)->OnEvent(event); !status.ok()) {
         scheduler.Fail(1, status.message(), SteadyMillis());
       }
     }
   };
-  while (!scheduler.Done(SteadyMillis())) {
+  while (!scheduler.Done(SteadyMillis()) || (failed_at_start && SteadyMillis() < linger_until)) {
     const Status status = endpoint.Poll(
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
@@ -55,12 +75,16 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       LOG(ERROR) << "scheduler: " << status.message();
       return 1;
     }
-    if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
+    if (Asked(options)) {
       scheduler.RequestStop(SteadyMillis());
     }
     scheduler.OnTimer(SteadyMillis());
     flush();
     (*record)->OnTimer();
+    if (!failed_at_start && (*board)->IsDue(SteadyMillis())) {
+      (*board)->Publish(
+          metrics.Pages(scheduler, (*record)->rank_seconds(), Asked(options), SteadyMillis()));
+    }
   }
   if (Status status = (*record)->Finish(); !status.ok()) {
     LOG(ERROR) << status.message();

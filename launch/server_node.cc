@@ -6,6 +6,8 @@
 
 #include "common/clock.h"
 #include "launch/node.h"
+#include "launch/server_metrics.h"
+#include "launch/status_board.h"
 #include "ps/shard.h"
 #include "ps/store/model_file.h"
 
@@ -41,6 +43,20 @@ proto::Saved SaveModel(const JobPlan& plan, const Shard& shard, const std::strin
   return saved;
 }
 
+// The last word: this server has seen the stop, and goes.
+void SendLeaving(const NodeOptions& options, std::uint64_t incarnation, ZmqEndpoint& endpoint) {
+  proto::Control leaving;
+  proto::Heartbeat& heartbeat = *leaving.mutable_heartbeat();
+  heartbeat.set_role(proto::SERVER);
+  heartbeat.set_index(options.index);
+  heartbeat.set_incarnation(incarnation);
+  heartbeat.set_fence(~0ULL);
+  heartbeat.set_wire_bytes(endpoint.bytes_sent() + endpoint.bytes_received());
+  heartbeat.set_peak_rss_bytes(PeakRssBytes());
+  heartbeat.set_leaving(true);
+  (void)endpoint.Send({kSchedulerPeer, ControlFrame(leaving)});
+}
+
 }  // namespace
 
 int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
@@ -55,10 +71,17 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "server " << options.index << ": " << status.message();
     return 1;
   }
+  StatusOr<std::unique_ptr<StatusBoard>> board =
+      StatusBoard::Start(options, proto::SERVER, plan->job.cluster().lease_ms());
+  if (!board.ok()) {
+    LOG(ERROR) << board.status().message();
+    return 1;
+  }
+  ServerMetrics metrics(options.index);
   ShardOptions shard_options;
   shard_options.shard = options.index;
-  shard_options.registration =
-      MakeRegistration(*plan, proto::SERVER, options, endpoint.bound_address(), "");
+  shard_options.registration = MakeRegistration(*plan, proto::SERVER, options,
+                                                endpoint.bound_address(), (*board)->address());
   shard_options.heartbeat_ms = kHeartbeatMillis;
   shard_options.resend_ms = kResendMillis;
   Shard shard(plan, shard_options);
@@ -78,10 +101,15 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     const Status status = endpoint.Poll(
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
-          shard.OnMessage(peer, frame, SteadyMillis());
+          const double began = SteadySeconds();
+          shard.OnMessage(peer, frame, static_cast<Millis>(began * 1e3));
+          if ((*board)->on()) {
+            metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - began);
+          }
           flush();
         },
         [&](const std::string& peer, const Status& bad) {
+          metrics.OnDamagedFrame();
           FrameHeader header;
           header.code = ReplyCode::kBadRequest;
           (void)endpoint.Send({peer, MakeFrame(header, bad.message())});
@@ -93,17 +121,12 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
     shard.OnTimer(SteadyMillis());
     flush();
+    if ((*board)->IsDue(SteadyMillis())) {
+      (*board)->Publish(
+          metrics.Pages(shard, *plan, endpoint.bytes_sent(), endpoint.bytes_received()));
+    }
   }
-  proto::Control leaving;
-  proto::Heartbeat& heartbeat = *leaving.mutable_heartbeat();
-  heartbeat.set_role(proto::SERVER);
-  heartbeat.set_index(options.index);
-  heartbeat.set_incarnation(shard_options.registration.incarnation());
-  heartbeat.set_fence(~0ULL);
-  heartbeat.set_wire_bytes(endpoint.bytes_sent() + endpoint.bytes_received());
-  heartbeat.set_peak_rss_bytes(PeakRssBytes());
-  heartbeat.set_leaving(true);
-  (void)endpoint.Send({kSchedulerPeer, ControlFrame(leaving)});
+  SendLeaving(options, shard_options.registration.incarnation(), endpoint);
   return shard.stop()->exit_code();
 }
 

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "launch/node.h"
 #include "launch/plan.h"
+#include "launch/rank_seconds.h"
 #include "worker/prefetch_source.h"
 #include "worker/rank_trainer.h"
 
@@ -18,30 +19,6 @@ namespace {
 constexpr Millis kPollMillis = 20;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 3000;
-
-// What a rank's seconds went to, and how many it has lived.
-struct RankSeconds {
-  double read = 0;
-  double exchange = 0;
-  double compute = 0;
-  double wait = 0;
-  double lived = 0;
-
-  static RankSeconds Of(const RankTimes& times) {
-    return {.read = times.read.load(std::memory_order_relaxed),
-            .exchange = times.exchange.load(std::memory_order_relaxed),
-            .compute = times.compute.load(std::memory_order_relaxed),
-            .wait = times.wait.load(std::memory_order_relaxed)};
-  }
-  double spent() const { return read + exchange + compute + wait; }
-  void Add(const RankSeconds& other, double sign = 1) {
-    read += sign * other.read;
-    exchange += sign * other.exchange;
-    compute += sign * other.compute;
-    wait += sign * other.wait;
-    lived += sign * other.lived;
-  }
-};
 
 // One rank's thread: its trainer and its connections.
 class RankThread {
@@ -305,7 +282,7 @@ class WorkerAgent {
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;
-  RankSeconds closed_seconds_;  // Of ranks that this process carries no more.
+  RankSeconds closed_seconds_;          // Of ranks that this process carries no more.
   std::uint64_t closed_bad_lines_ = 0;  // Of ranks that were carried to the end.
 };
 

@@ -16,7 +16,8 @@ namespace plexus {
 struct PreparedBatch {
   Batch batch;
   StepKeys keys;
-  bool last = false;  // Nothing comes after it.
+  bool last = false;    // Nothing comes after it.
+  double progress = 0;  // Share of the source's data up to its end, in [0, 1]; 0: not known.
 };
 
 class BatchSource {

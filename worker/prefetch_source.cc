@@ -75,6 +75,7 @@ class PrefetchSource final : public BatchSource {
         break;
       }
       next->last = false;
+      next->progress = reader_->progress();
       builder_.Build(next->batch, &next->keys);
       if (held != nullptr && !ready_.Push(std::move(held))) {
         return;
@@ -83,6 +84,7 @@ class PrefetchSource final : public BatchSource {
     }
     if (held != nullptr) {
       held->last = true;
+      held->progress = 1;
       (void)ready_.Push(std::move(held));
     }
     ready_.Close();

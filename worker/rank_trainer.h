@@ -65,6 +65,8 @@ class RankTrainer {
   const RankClient& client() const { return client_; }
   std::uint64_t bad_lines() const;
   std::uint64_t next_step() const { return next_compute_; }
+  // Passes over the training data so far: 1.25 = an epoch and a quarter of the next.
+  double progress() const { return progress_; }
 
  private:
   struct InFlight {
@@ -102,11 +104,12 @@ class RankTrainer {
   std::unique_ptr<BatchSource> train_source_;  // Kept while evaluations interrupt its epoch.
   std::uint32_t train_epoch_ = 0;
   std::uint64_t train_batches_ = 0;  // Taken from it, or skipped.
+  double progress_ = 0;
   bool train_source_ended_ = false;
   std::unique_ptr<BatchSource> evaluation_source_;
   BatchSource* source_ = nullptr;  // Of this phase.
   bool source_ended_ = false;
-  bool sent_last_ = false;  // Nothing more to push in this phase.
+  bool sent_last_ = false;              // Nothing more to push in this phase.
   std::uint64_t closed_bad_lines_ = 0;  // Of sources that are gone.
   std::uint64_t next_pull_ = 0;
   std::uint64_t next_compute_ = 0;

@@ -114,8 +114,18 @@ Status BatchReader::ReadRows(std::uint64_t samples, Batch* batch) {
   return lines_.status();
 }
 
+double BatchReader::progress() const {
+  if (window_rows_ == 0 || order_.empty()) {
+    return lines_.progress();
+  }
+  // A window is read at once and given bit by bit.
+  const double given = static_cast<double>(order_next_) / static_cast<double>(order_.size());
+  return window_begin_ + (lines_.progress() - window_begin_) * given;
+}
+
 Status BatchReader::ReadWindow() {
   parser_.Shape(&window_);
+  window_begin_ = lines_.progress();
   RETURN_IF_ERROR(ReadRows(window_rows_, &window_));
   const CounterRandom random(options_.seed, HashBytes("data.shuffle", window_index_), options_.rank,
                              options_.epoch);

@@ -70,6 +70,8 @@ class BatchReader {
   const BadLines& bad_lines() const { return bad_lines_; }
   // Samples given or skipped so far.
   std::uint64_t rows() const { return rows_; }
+  // Share of the rank's data that was given or skipped so far, in [0, 1], by bytes.  Never falls.
+  double progress() const;
   const FieldPlan& plan() const { return parser_.plan(); }
 
  private:
@@ -99,6 +101,7 @@ class BatchReader {
   Batch window_;
   std::vector<std::uint32_t> order_;  // Of the window's rows.
   std::size_t order_next_ = 0;
+  double window_begin_ = 0;  // lines_.progress() when the window was read.
   std::uint64_t window_index_ = 0;
   Batch skipped_;
 };

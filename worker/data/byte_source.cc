@@ -29,6 +29,7 @@ class FileSource final : public ByteSource {
     while (true) {
       const ssize_t got = ::read(fd_, data, size);
       if (got >= 0) {
+        bytes_read_ += static_cast<std::uint64_t>(got);
         return static_cast<std::size_t>(got);
       }
       if (errno != EINTR) {
@@ -37,9 +38,12 @@ class FileSource final : public ByteSource {
     }
   }
 
+  std::uint64_t stored_bytes_read() const override { return bytes_read_; }
+
  private:
   std::string path_;
   int fd_;
+  std::uint64_t bytes_read_ = 0;
 };
 
 class MemorySource final : public ByteSource {
@@ -51,12 +55,16 @@ class MemorySource final : public ByteSource {
     if (got > 0) {
       std::memcpy(data, bytes_.data(), got);
       bytes_.remove_prefix(got);
+      bytes_read_ += got;
     }
     return got;
   }
 
+  std::uint64_t stored_bytes_read() const override { return bytes_read_; }
+
  private:
   std::string_view bytes_;
+  std::uint64_t bytes_read_ = 0;
 };
 
 // Inflates one gzip member after another.  After the last, zero bytes are padding; anything else is
@@ -105,6 +113,10 @@ class GzipSource final : public ByteSource {
       }
     }
     return size - stream_.avail_out;
+  }
+
+  std::uint64_t stored_bytes_read() const override {
+    return compressed_->stored_bytes_read() - stream_.avail_in;
   }
 
  private:

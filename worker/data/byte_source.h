@@ -23,6 +23,9 @@ class ByteSource {
 
   // Reads up to `size` (> 0) bytes into `data`; 0 means the end.
   virtual StatusOr<std::size_t> Read(char* data, std::size_t size) = 0;
+
+  // Bytes taken so far of what is stored: compressed ones, of a gzip stream.
+  virtual std::uint64_t stored_bytes_read() const = 0;
 };
 
 class InputFile {

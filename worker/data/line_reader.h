@@ -44,6 +44,8 @@ class LineReader {
   const Status& status() const { return status_; }
   // Of the next byte.
   std::uint64_t offset() const { return buffer_offset_ + begin_; }
+  // Up to a chunk more than the lines given so far.
+  std::uint64_t stored_bytes_read() const { return source_->stored_bytes_read(); }
 
  private:
   // Reads more behind what is there; false at the end or on an error.

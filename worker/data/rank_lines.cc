@@ -45,7 +45,32 @@ RankLines::RankLines(std::vector<InputFile> files, const Options& options)
   CHECK(options.gzip_block_lines > 0 && options.line_bytes_max > 0) << "a bound of zero";
   for (const InputFile& file : files_) {
     plain_bytes_ += file.gzip() ? 0 : file.size_bytes();
+    total_bytes_ += file.gzip() ? file.size_bytes() : 0;
   }
+  total_bytes_ += RangeBegin(plain_bytes_, options.rank + 1, options.ranks) -
+                  RangeBegin(plain_bytes_, options.rank, options.ranks);
+}
+
+RankLines::Range RankLines::RangeOf(const InputFile& file, std::uint64_t before) const {
+  const std::uint64_t from = RangeBegin(plain_bytes_, options_.rank, options_.ranks);
+  const std::uint64_t to = RangeBegin(plain_bytes_, options_.rank + 1, options_.ranks);
+  const std::uint64_t end = std::min(std::max(to, before) - before, file.size_bytes());
+  return {std::min(std::max(from, before) - before, end), end};
+}
+
+double RankLines::progress() const {
+  if (file_ == files_.size() || total_bytes_ == 0) {
+    return 1;
+  }
+  std::uint64_t done = done_bytes_;
+  if (reader_.has_value() && files_[file_].gzip()) {
+    done += std::min(reader_->stored_bytes_read(), files_[file_].size_bytes());
+  } else if (reader_.has_value()) {
+    // The range's last line may end beyond it.
+    const Range range = RangeOf(files_[file_], plain_before_);
+    done += std::clamp(reader_->offset(), range.begin, range.end) - range.begin;
+  }
+  return static_cast<double>(done) / static_cast<double>(total_bytes_);
 }
 
 Status RankLines::ReadHeader(LineReader* reader, std::uint64_t* data_begin) {
@@ -72,14 +97,12 @@ Status RankLines::OpenFile() {
   std::uint64_t begin = 0;
   end_ = kNoEnd;
   if (!file.gzip()) {
-    const std::uint64_t from = RangeBegin(plain_bytes_, options_.rank, options_.ranks);
-    const std::uint64_t to = RangeBegin(plain_bytes_, options_.rank + 1, options_.ranks);
-    begin = std::max(from, plain_before_) - plain_before_;
-    end_ = std::max(to, plain_before_) - plain_before_;
-    if (begin >= std::min(end_, file.size_bytes())) {
+    const Range range = RangeOf(file, plain_before_);
+    if (range.begin >= range.end) {
       return OkStatus();
     }
-    end_ = std::min(end_, file.size_bytes());
+    begin = range.begin;
+    end_ = range.end;
   }
   ASSIGN_OR_RETURN(auto source, file.Open(0));
   LineReader reader(std::move(source), 0, options_.line_bytes_max);
@@ -106,7 +129,10 @@ Status RankLines::FinishFile() {
     RETURN_IF_ERROR(reader_->status());
   }
   reader_.reset();
-  plain_before_ += files_[file_].gzip() ? 0 : files_[file_].size_bytes();
+  const InputFile& file = files_[file_];
+  const Range range = file.gzip() ? Range{0, file.size_bytes()} : RangeOf(file, plain_before_);
+  done_bytes_ += range.end - range.begin;
+  plain_before_ += file.gzip() ? 0 : file.size_bytes();
   ++file_;
   return OkStatus();
 }

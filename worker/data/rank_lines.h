@@ -50,7 +50,18 @@ class RankLines {
 
   const Status& status() const { return status_; }
 
+  // Share of the bytes that this rank has to read which it has read, in [0, 1]: of plain files its
+  // range, of gzip files all that is stored.  Never falls.
+  double progress() const;
+
  private:
+  // The part of a plain file that begins behind `before` bytes of plain files and is this rank's,
+  // as offsets in the file.
+  struct Range {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+  };
+  Range RangeOf(const InputFile& file, std::uint64_t before) const;
   // Opens files_[file_] at this rank's part; leaves reader_ empty if there is none.
   Status OpenFile();
   // Reads the header line, and leaves in `data_begin` where the lines begin.
@@ -64,6 +75,8 @@ class RankLines {
   std::uint64_t plain_bytes_ = 0;   // Of all plain files.
   std::uint64_t plain_before_ = 0;  // Of those before files_[file_].
   std::uint64_t gzip_lines_ = 0;    // Read so far, of all gzip files.
+  std::uint64_t total_bytes_ = 0;   // That this rank has to read.
+  std::uint64_t done_bytes_ = 0;    // Of them, those in the files before files_[file_].
 
   std::size_t file_ = 0;
   std::optional<LineReader> reader_;
