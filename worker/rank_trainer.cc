@@ -111,6 +111,8 @@ void RankTrainer::StartPhase(const RankClient::PhaseAnswer& answer, Millis) {
   next_pull_ = answer.next_step;
   next_compute_ = answer.next_step;
   const bool train = phase_.kind() == proto::Phase::TRAIN;
+  // ASP: a carrier before this one may have pushed everything, and the phase not be over yet.
+  sent_last_ = train && phase_.last_step() != 0 && next_pull_ > phase_.last_step();
   const std::uint64_t skip =
       train ? phase_.epoch_steps() + answer.next_step - phase_.first_step() : 0;
   state_ = train ? State::kTrain : State::kEvaluate;
