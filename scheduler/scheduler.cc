@@ -225,7 +225,7 @@ proto::Commit Scheduler::MakeCommit() {
   if (phase_.kind() == proto::Phase::TRAIN) {
     totals_.steps += step - version_;
     CountStep(complete);
-    next = PhaseAfter(complete);
+    next = PhaseAfter(complete, step);
   } else {
     SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kEvaluated);
     event.step = step;
@@ -244,12 +244,11 @@ proto::Commit Scheduler::MakeCommit() {
   return commit;
 }
 
-NextPhase Scheduler::PhaseAfter(const proto::Complete& complete) {
+NextPhase Scheduler::PhaseAfter(const proto::Complete& complete, std::uint64_t step) {
   if (!complete.all_last()) {
     return {};
   }
-  return planner_.AfterTraining(phase_, std::max(version_ + 1, complete.step()),
-                                complete.all_exhausted());
+  return planner_.AfterTraining(phase_, step, complete.all_exhausted());
 }
 
 void Scheduler::CountStep(const proto::Complete& complete) {

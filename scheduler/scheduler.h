@@ -105,7 +105,7 @@ class Scheduler {
   void TryCommit(Millis now);
   bool StepIsComplete() const;
   proto::Commit MakeCommit();
-  NextPhase PhaseAfter(const proto::Complete& complete);
+  NextPhase PhaseAfter(const proto::Complete& complete, std::uint64_t step);
   void CountStep(const proto::Complete& complete);
   EvaluationFigures MergeEvaluation();
   float DenseScale() const;
