@@ -51,6 +51,26 @@ Json FiguresOf(const std::optional<EvaluationFigures>& figures) {
   return json;
 }
 
+// Rows and bytes of each table, over all shards.
+Json TablesJson(const std::vector<proto::Saved>& parts) {
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> tables;
+  for (const proto::Saved& part : parts) {
+    for (const proto::TableUsage& usage : part.tables()) {
+      tables[usage.name()].first += usage.rows();
+      tables[usage.name()].second += usage.bytes();
+    }
+  }
+  Json json = Json::object();
+  for (const auto& [name, usage] : tables) {
+    const auto rows = static_cast<double>(usage.first);
+    json[name] = {
+        {"rows", usage.first},
+        {"bytes", usage.second},
+        {"bytes_per_row", rows > 0 ? Json(static_cast<double>(usage.second) / rows) : Json()}};
+  }
+  return json;
+}
+
 Json PhasesJson(const RankSeconds& seconds) {
   if (seconds.lived <= 0) {
     return nullptr;
@@ -114,7 +134,9 @@ Status RunRecord::OnEvent(const SchedulerEvent& event) {
       json["data"] = DataSetName(event.phase.data_set());
       json["version"] = event.step;
       WriteLine(json.dump());
-      last_auc_ = event.figures.auc;
+      if (event.phase.data_set() == proto::Phase::VALIDATION) {
+        valid_auc_ = event.figures.auc;
+      }
       LOG(INFO) << "evaluated " << DataSetName(event.phase.data_set()) << " version=" << event.step
                 << " samples=" << event.figures.samples << " auc=" << event.figures.auc
                 << " logloss=" << event.figures.logloss;
@@ -149,6 +171,7 @@ void RunRecord::OnPhase(const proto::Phase& phase) {
     line_at_ = now;
     line_samples_ = 0;
     line_loss_sum_ = 0;
+    SetShare(static_cast<double>(phase.epoch()) / plan_->job.train().epochs(), now);
   }
   VLOG(1) << "phase " << phase.ShortDebugString();
 }
@@ -187,10 +210,13 @@ void RunRecord::UpdateProgress(double now) {
   if (carried == 0) {
     return;
   }
-  const double share = std::min(1.0, passes / carried / plan_->job.train().epochs());
+  SetShare(passes / carried / plan_->job.train().epochs(), now);
+}
+
+void RunRecord::SetShare(double share, double now) {
   // A rank's new carrier has not read yet what the old one had.
   if (share > share_) {
-    share_ = share;
+    share_ = std::min(1.0, share);
     share_at_ = now;
   }
 }
@@ -204,7 +230,7 @@ ProgressFigures RunRecord::Figures(double now) const {
   if (totals.epoch_samples > 0) {
     figures.loss = totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples);
   }
-  figures.auc = last_auc_;
+  figures.auc = valid_auc_;
   if (scheduler_.phase().kind() == proto::Phase::EVALUATE) {
     figures.note = std::string("evaluating ") + DataSetName(scheduler_.phase().data_set());
   }
@@ -319,21 +345,7 @@ Status RunRecord::Finish() {
   json["valid"] = FiguresOf(planner.validation());
   json["test"] = FiguresOf(planner.test());
   json["best_epoch"] = planner.best_epoch() > 0 ? Json(planner.best_epoch()) : Json(nullptr);
-  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> tables;
-  for (const proto::Saved& part : saved_) {
-    for (const proto::TableUsage& usage : part.tables()) {
-      tables[usage.name()].first += usage.rows();
-      tables[usage.name()].second += usage.bytes();
-    }
-  }
-  json["tables"] = Json::object();
-  for (const auto& [name, usage] : tables) {
-    const double rows = static_cast<double>(usage.first);
-    json["tables"][name] = {
-        {"rows", usage.first},
-        {"bytes", usage.second},
-        {"bytes_per_row", rows > 0 ? Json(static_cast<double>(usage.second) / rows) : Json()}};
-  }
+  json["tables"] = TablesJson(saved_);
   json["dense_parameters"] = plan_->dense.parameter_count();
   json["model_digest"] = digest_.empty() ? Json(nullptr) : Json(digest_);
   json["version"] = scheduler_.version();

@@ -45,6 +45,7 @@ class RunRecord {
   void OnStep(const SchedulerEvent& event);
   void OnPhase(const proto::Phase& phase);
   void UpdateProgress(double now);
+  void SetShare(double share, double now);
   ProgressFigures Figures(double now) const;
   void ShowEnd();
   double TrainingSeconds() const;
@@ -66,7 +67,7 @@ class RunRecord {
   double share_at_ = 0;           // When share_ last grew.
   std::string digest_;
   std::vector<proto::Saved> saved_;  // Of the last save.
-  double last_auc_ = -1;
+  double valid_auc_ = -1;
   ProgressBar bar_;
 };
 

@@ -14,6 +14,14 @@ constexpr Millis kPollMillis = 50;
 // After a failure at the start: for the members that come to be told.
 constexpr Millis kLingerMillis = 2000;
 
+SchedulerOptions OptionsOf(const proto::Job& job) {
+  SchedulerOptions options;
+  options.job_hash = JobHash(job);
+  options.lease_ms = job.cluster().lease_ms();
+  return options;
+}
+
+// To end the job.
 bool Asked(const NodeOptions& options) {
   return options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0;
 }
@@ -28,12 +36,9 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  SchedulerOptions scheduler_options;
-  scheduler_options.job_hash = JobHash(plan->job);
-  scheduler_options.lease_ms = plan->job.cluster().lease_ms();
-  Scheduler scheduler(plan, scheduler_options);
+  Scheduler scheduler(plan, OptionsOf(plan->job));
   StatusOr<std::unique_ptr<StatusBoard>> board =
-      StatusBoard::Start(options, proto::SCHEDULER, scheduler_options.lease_ms);
+      StatusBoard::Start(options, proto::SCHEDULER, plan->job.cluster().lease_ms());
   const bool failed_at_start = !board.ok();
   const Millis linger_until = SteadyMillis() + kLingerMillis;
   NodeOptions bound = options;

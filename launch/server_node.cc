@@ -43,6 +43,16 @@ proto::Saved SaveModel(const JobPlan& plan, const Shard& shard, const std::strin
   return saved;
 }
 
+ShardOptions OptionsOf(const JobPlan& plan, const NodeOptions& options,
+                       const std::string& data_address, const std::string& http_address) {
+  ShardOptions shard;
+  shard.shard = options.index;
+  shard.registration = MakeRegistration(plan, proto::SERVER, options, data_address, http_address);
+  shard.heartbeat_ms = kHeartbeatMillis;
+  shard.resend_ms = kResendMillis;
+  return shard;
+}
+
 // The last word: this server has seen the stop, and goes.
 void SendLeaving(const NodeOptions& options, std::uint64_t incarnation, ZmqEndpoint& endpoint) {
   proto::Control leaving;
@@ -78,12 +88,8 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     return 1;
   }
   ServerMetrics metrics(options.index);
-  ShardOptions shard_options;
-  shard_options.shard = options.index;
-  shard_options.registration = MakeRegistration(*plan, proto::SERVER, options,
-                                                endpoint.bound_address(), (*board)->address());
-  shard_options.heartbeat_ms = kHeartbeatMillis;
-  shard_options.resend_ms = kResendMillis;
+  const ShardOptions shard_options =
+      OptionsOf(*plan, options, endpoint.bound_address(), (*board)->address());
   Shard shard(plan, shard_options);
 
   const auto flush = [&] {
