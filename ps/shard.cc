@@ -158,7 +158,8 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
     ++counters_.push_refused;
     return;
   }
-  if (header.phase != phase_.number() || phase_.kind() != proto::Phase::TRAIN) {
+  if (phase_.number() == 0 || header.phase != phase_.number() ||
+      phase_.kind() != proto::Phase::TRAIN) {
     ++counters_.push_dropped;
     if (header.phase <= phase_.number()) {
       Reply(peer, header, FrameType::kPushReply, ReplyCode::kPhaseEnded);
@@ -391,6 +392,11 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
   if (commit.phase() != phase_.number() || (!plan_->asp() && commit.step() != version_ + 1)) {
     return;  // Repeated.
   }
+  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN && !WaitingFor().empty()) {
+    ReportFailure("server " + std::to_string(options_.shard) + ": commit of step " +
+                  std::to_string(commit.step()) + " came before its parts");
+    return;
+  }
   ApplyCommitted(commit);
   complete_.reset();
   saved_.reset();
@@ -408,10 +414,8 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
 void Shard::ApplyCommitted(const proto::Commit& commit) {
   if (phase_.kind() == proto::Phase::TRAIN && !plan_->asp()) {
     const auto at = pending_.find(commit.step());
-    CHECK(at != pending_.end()) << "commit of step " << commit.step() << " before it was complete";
     std::vector<const PushBody*> parts;
     for (const auto& part : at->second) {
-      CHECK(part.has_value()) << "commit of step " << commit.step() << " before it was complete";
       parts.push_back(&part->body);
       pending_bytes_ -= part->frame.size();
     }
@@ -427,7 +431,7 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
     }
     CheckMemory();
   }
-  version_ = std::max(version_, commit.step());
+  version_ = commit.step();  // In ASP what is applied may be further.
 }
 
 void Shard::StartPhase(const proto::Phase& phase) {
@@ -546,10 +550,16 @@ std::size_t Shard::pending_parts() const {
 void Shard::CheckMemory() {
   const std::uint64_t limit = plan_->memory_limit_bytes;
   const std::uint64_t used = state_.memory_bytes() + pending_bytes_;
-  if (limit != 0 && used > limit && failure_.empty()) {
-    failure_ = "server " + std::to_string(options_.shard) + " holds " + std::to_string(used) +
-               " bytes, more than cluster.memory_limit (" + std::to_string(limit) +
-               "): raise it, or add servers";
+  if (limit != 0 && used > limit) {
+    ReportFailure("server " + std::to_string(options_.shard) + " holds " + std::to_string(used) +
+                  " bytes, more than cluster.memory_limit (" + std::to_string(limit) +
+                  "): raise it, or add servers");
+  }
+}
+
+void Shard::ReportFailure(std::string failure) {
+  if (failure_.empty()) {
+    failure_ = std::move(failure);
     LOG(ERROR) << failure_;
     next_heartbeat_ = 0;
   }

@@ -119,6 +119,8 @@ class Shard {
   void SendComplete();
   void SendControl(const proto::Control& control);
   void CheckMemory();
+  // With the next heartbeat, at once; the first failure stays.
+  void ReportFailure(std::string failure);
 
   const std::shared_ptr<const JobPlan> plan_;
   const ShardOptions options_;
