@@ -133,6 +133,7 @@ void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32
 
 void RankClient::QueryPhase(std::uint32_t after, Millis now) {
   ++sequence_;
+  pulls_.clear();
   queries_.clear();
   phases_.assign(shards_, std::nullopt);
   Request request{.type = FrameType::kPhaseQuery, .step = 0, .frames = {}, .replies = {}};

@@ -56,7 +56,8 @@ class RankClient {
   // Pushes that a shard has not acknowledged.
   std::size_t unacknowledged() const { return pushes_.size(); }
 
-  // Asks every shard for the phase that comes after `after`, and where this rank goes on.
+  // Asks every shard for the phase that comes after `after`, and where this rank goes on.  Pulls
+  // under way are forgotten.
   void QueryPhase(std::uint32_t after, Millis now);
   struct PhaseAnswer {
     proto::Phase phase;
