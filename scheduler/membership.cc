@@ -55,7 +55,10 @@ bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& he
       true;  // A worker that was thought lost (stopped, cut off) is free for other ranks.
   member->peer = peer;
   member->heard = now;
+  // Heartbeats may overtake one another; a fence that is known stays known.
+  const std::uint64_t fence = std::max(member->last.fence(), heartbeat.fence());
   member->last = heartbeat;
+  member->last.set_fence(fence);
   member->left = member->left || heartbeat.leaving();
   return true;
 }
