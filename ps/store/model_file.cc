@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include <google/protobuf/text_format.h>
@@ -151,6 +152,7 @@ Status ApplyRows(const JobPlan& plan, ByteReader reader, ShardState* state) {
                               " floats, the job's have " +
                               std::to_string(state->table(table).row_floats()));
   }
+  const TableSpec& spec = plan.tables[table];
   std::vector<float> floats(row_floats);
   for (std::uint32_t i = 0; i < rows; ++i) {
     RowView row;
@@ -158,6 +160,10 @@ Status ApplyRows(const JobPlan& plan, ByteReader reader, ShardState* state) {
     if (!reader.Get(&row.key) || !reader.Get(&row.last_step) || !reader.Get(&row.count) ||
         !reader.GetArray(std::uint64_t{row_floats} * sizeof(float), &bytes)) {
       return DataLoss("rows are cut off");
+    }
+    if (spec.kind == TableSpec::Kind::kArray && row.key >= spec.rows) {
+      return FailedPrecondition("row " + std::to_string(row.key) + " of table " + name +
+                                ", of which the job has " + std::to_string(spec.rows) + " rows");
     }
     std::memcpy(floats.data(), bytes.data(), bytes.size());
     row.floats = floats;
@@ -188,54 +194,108 @@ Status ApplyDense(const JobPlan& plan, ByteReader reader, ShardState* state) {
   return FailedPrecondition("the job's model has no dense parameter " + name + " of this shape");
 }
 
-Status ReadModelFile(const JobPlan& plan, const std::string& path, ShardState* state) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return ErrnoStatus("open", path);
+Status CheckHead(ByteReader reader) {
+  std::span<const char> magic;
+  std::uint32_t format = 0;
+  if (!reader.GetArray(sizeof(kMagic) - 1, &magic) ||
+      std::memcmp(magic.data(), kMagic, sizeof(kMagic) - 1) != 0 || !reader.Get(&format)) {
+    return DataLoss("not a model file");
   }
-  std::vector<std::uint8_t> payload;
-  for (std::uint64_t offset = 0;;) {
+  return format == kFormat ? OkStatus()
+                           : FailedPrecondition("format " + std::to_string(format) +
+                                                ", of which this build knows nothing");
+}
+
+// A file's blocks in order, each verified before it is handed out.
+class BlockReader {
+ public:
+  explicit BlockReader(const std::string& path) : path_(path), file_(path, std::ios::binary) {}
+
+  bool opened() const { return static_cast<bool>(file_); }
+  // Where the last block begins; all blocks, with it.
+  std::uint64_t offset() const { return offset_; }
+  std::uint64_t bytes() const { return next_; }
+  std::uint64_t hash() const { return hash_; }
+  std::uint64_t blocks() const { return blocks_; }
+  ByteReader payload() const { return {payload_.data(), payload_.size()}; }
+
+  // The kind of the next block.
+  StatusOr<std::uint32_t> Next() {
     struct {
       std::uint32_t kind, bytes;
       std::uint64_t hash;
     } head{};
-    if (!file.read(reinterpret_cast<char*>(&head), sizeof(head))) {
-      return Damaged(path, offset, "the file ends without its end block");
+    offset_ = next_;
+    if (!file_.read(reinterpret_cast<char*>(&head), sizeof(head))) {
+      return Damaged(path_, offset_, "the file ends without its end block");
     }
     if (head.bytes > kBlockBytesMax) {
-      return Damaged(path, offset, "a block of impossible length");
+      return Damaged(path_, offset_, "a block of impossible length");
     }
-    payload.resize(head.bytes);
-    if (!file.read(reinterpret_cast<char*>(payload.data()), head.bytes)) {
-      return Damaged(path, offset, "a block is cut off");
+    payload_.resize(head.bytes);
+    if (!file_.read(reinterpret_cast<char*>(payload_.data()), head.bytes)) {
+      return Damaged(path_, offset_, "a block is cut off");
     }
-    if (HashBytes({reinterpret_cast<const char*>(payload.data()), payload.size()}, 0) !=
-        head.hash) {
-      return Damaged(path, offset, "checksum mismatch");
+    const std::string_view payload(reinterpret_cast<const char*>(payload_.data()), payload_.size());
+    if (HashBytes(payload, 0) != head.hash) {
+      return Damaged(path_, offset_, "checksum mismatch");
     }
-    const ByteReader reader(payload.data(), payload.size());
+    hash_ = HashBytes({reinterpret_cast<const char*>(&head), sizeof(head)}, hash_);
+    hash_ = HashBytes(payload, hash_);
+    next_ += sizeof(head) + head.bytes;
+    ++blocks_;
+    return head.kind;
+  }
+
+ private:
+  const std::string path_;
+  std::ifstream file_;
+  std::vector<std::uint8_t> payload_;
+  std::uint64_t offset_ = 0;
+  std::uint64_t next_ = 0;
+  std::uint64_t blocks_ = 0;
+  std::uint64_t hash_ = 0;
+};
+
+Status CheckEnd(const BlockReader& reader, const proto::SavedFile& saved) {
+  std::uint64_t blocks = 0;
+  if (!reader.payload().Get(&blocks) || blocks + 1 != reader.blocks()) {
+    return DataLoss("blocks are missing");
+  }
+  if (reader.bytes() != saved.bytes() || reader.hash() != saved.hash()) {
+    return DataLoss("not the file that the manifest names");
+  }
+  return OkStatus();
+}
+
+Status ReadModelFile(const JobPlan& plan, const std::string& path, const proto::SavedFile& saved,
+                     ShardState* state) {
+  BlockReader reader(path);
+  if (!reader.opened()) {
+    return ErrnoStatus("open", path);
+  }
+  while (true) {
+    ASSIGN_OR_RETURN(const std::uint32_t kind, reader.Next());
     Status status;
-    switch (head.kind) {
-      case kHead:
-        status = payload.size() >= 8 && std::memcmp(payload.data(), kMagic, 8) == 0
-                     ? OkStatus()
-                     : DataLoss("not a model file");
-        break;
-      case kRows:
-        status = ApplyRows(plan, reader, state);
-        break;
-      case kDense:
-        status = ApplyDense(plan, reader, state);
-        break;
-      case kEnd:
-        return OkStatus();
-      default:
-        status = DataLoss("a block of unknown kind");
+    if ((kind == kHead) != (reader.blocks() == 1)) {
+      status = DataLoss("a head block belongs at the front, and only there");
+    } else if (kind == kHead) {
+      status = CheckHead(reader.payload());
+    } else if (kind == kRows) {
+      status = ApplyRows(plan, reader.payload(), state);
+    } else if (kind == kDense) {
+      status = ApplyDense(plan, reader.payload(), state);
+    } else if (kind == kEnd) {
+      status = CheckEnd(reader, saved);
+    } else {
+      status = DataLoss("a block of unknown kind");
     }
     if (!status.ok()) {
-      return status.Annotate(path + " at offset " + std::to_string(offset));
+      return status.Annotate(path + " at offset " + std::to_string(reader.offset()));
     }
-    offset += sizeof(head) + head.bytes;
+    if (kind == kEnd) {
+      return OkStatus();
+    }
   }
 }
 
@@ -283,8 +343,16 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state) {
   ASSIGN_OR_RETURN(proto::Manifest manifest, ReadManifest(directory));
+  if (manifest.model() != plan.job.model().name()) {
+    return FailedPrecondition(directory + " holds a model " + manifest.model() + ", the job's is " +
+                              plan.job.model().name());
+  }
+  if (manifest.files_size() != static_cast<int>(manifest.shards())) {
+    return DataLoss(directory + ": a model of " + std::to_string(manifest.shards()) +
+                    " shards with " + std::to_string(manifest.files_size()) + " files");
+  }
   for (const proto::SavedFile& file : manifest.files()) {
-    RETURN_IF_ERROR(ReadModelFile(plan, directory + "/" + file.name(), state));
+    RETURN_IF_ERROR(ReadModelFile(plan, directory + "/" + file.name(), file, state));
   }
   return manifest;
 }

@@ -7,7 +7,9 @@
 //   u64 last_step, u64 count, f32[floats]. kind 3, dense:  u32 name bytes, name, (pad to 8), u32
 //   first element, u32 count, u32 floats; f32[floats] (values, then state). kind 4, end:    u64
 //   blocks before it.
-// A file is written under another name, synced and renamed; without an end block it is refused.
+// A file is written under another name, synced and renamed.  It is refused if its end block is
+// missing, or if it is another file than the manifest names (size, and XXH3_64 chained over heads
+// and payloads).
 //
 // Thread safety: pure functions on files.
 #pragma once
@@ -26,7 +28,8 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
                                           std::uint32_t shard, std::uint64_t version,
                                           const std::string& directory);
 
-// Puts the rows and blocks of every file of the manifest into `state`.
+// Puts the rows and blocks of every file of the manifest into `state`, which is of no use after an
+// error.
 // kNotFound: no model there.  kDataLoss: a file is damaged; the message names file and offset.
 // kFailedPrecondition: a model of another job.
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
