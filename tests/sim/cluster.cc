@@ -1,6 +1,7 @@
 #include "tests/sim/cluster.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <sstream>
 #include <utility>
 
@@ -35,7 +36,7 @@ const char* NameOf(RankTrainer::State state) {
 
 }  // namespace
 
-Cluster::Cluster(const Scenario& scenario, const Canaries& canaries)
+Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
     : scenario_(scenario),
       plan_(std::make_shared<const JobPlan>(PlanOf(scenario))),
       data_(plan_, scenario.data),
@@ -53,8 +54,8 @@ Cluster::Cluster(const Scenario& scenario, const Canaries& canaries)
   options_.resend_ms = scenario.resend_ms;
   options_.compute_us_max = scenario.compute_us_max;
   options_.save_us_max = scenario.save_us_max;
-  options_.apply_duplicates = canaries.apply_twice;
-  options_.commit_early = canaries.commit_before_complete;
+  options_.apply_duplicates = options.apply_twice;
+  options_.commit_early = options.commit_before_complete;
   scheduler_ = std::make_unique<SchedulerProcess>(world_, options_);
   std::vector<const Shard*> shards;
   for (std::uint32_t server = 0; server < scenario.servers; ++server) {
@@ -67,6 +68,29 @@ Cluster::Cluster(const Scenario& scenario, const Canaries& canaries)
     StartWorker(worker);
   }
   world_.on_send = [this](ProcessId from, const Bytes&) { OnWorkerSends(from); };
+  if (options.trace) {
+    world_.on_arrive = [this](const std::string& to, const Delivery& delivery) {
+      Trace(to, delivery);
+    };
+  }
+}
+
+void Cluster::Trace(const std::string& to, const Delivery& delivery) {
+  static const char* const kNames[] = {"?",           "pull",       "pull reply",
+                                       "push",        "push reply", "phase query",
+                                       "phase reply", "control",    "error"};
+  const FrameHeader h = HeaderOf(delivery.frame);
+  std::ostringstream text;
+  text << world_.now_us() << " us: " << delivery.peer << " -> " << to << ": ";
+  if (h.type == FrameType::kControl) {
+    StatusOr<proto::Control> control = DecodeControl(delivery.frame);
+    text << (control.ok() ? control->ShortDebugString() : "malformed");
+  } else {
+    text << kNames[static_cast<int>(h.type)] << " code " << static_cast<int>(h.code) << ", rank "
+         << h.rank << " epoch " << h.epoch << ", phase " << h.phase << " step " << h.step
+         << " version " << h.version << ", sequence " << h.sequence << ", flags " << h.flags;
+  }
+  std::printf("%s\n", text.str().c_str());
 }
 
 void Cluster::StartWorker(std::uint32_t index) {
@@ -129,8 +153,9 @@ void Cluster::Strike(const Fault& fault, WorkerProcess* worker) {
   const std::uint32_t index = worker->index();
   const ProcessId process = worker->process();
   const bool in_place = places_[index] == worker;
-  // Somebody has to be left: the first place is always taken again.
-  const Micros back_us = fault.back_us < 0 && index == 0 ? 1'000'000 : fault.back_us;
+  // Everybody has to come once, and somebody has to be left: the first place is taken again.
+  const bool needed = index == 0 || scheduler_->scheduler().phase().number() == 0;
+  const Micros back_us = fault.back_us < 0 && needed ? 1'000'000 : fault.back_us;
   const Micros until_us = world_.now_us() + fault.length_us;
   Extend(world_.now_us());
   switch (fault.kind) {

@@ -26,14 +26,15 @@ struct RunResult {
   double simulated_seconds = 0;
 };
 
-struct Canaries {
-  bool apply_twice = false;
-  bool commit_before_complete = false;
+struct ClusterOptions {
+  bool apply_twice = false;             // Canary.
+  bool commit_before_complete = false;  // Canary.
+  bool trace = false;                   // Print each message that arrives.
 };
 
 class Cluster {
  public:
-  Cluster(const Scenario& scenario, const Canaries& canaries);
+  Cluster(const Scenario& scenario, const ClusterOptions& options);
   RunResult Run();
 
  private:
@@ -45,6 +46,7 @@ class Cluster {
   WorkerProcess* FindWorker(ProcessId process);
   void Bury(WorkerProcess* worker);
   // Something that a fault began ends then.
+  void Trace(const std::string& to, const Delivery& delivery);
   void Extend(Micros until_us) { faults_end_us_ = std::max(faults_end_us_, until_us); }
   std::string States();
   Millis DrawClock() { return random_.Between(0, 1LL << 40); }

@@ -13,6 +13,7 @@ DEFINE_uint64(seed, 0, "first seed; 0: from 1");
 DEFINE_uint64(seeds, 0, "how many seeds; 0: one if --seed is given, else 200");
 DEFINE_string(canary, "", "plant a bug: apply_twice or commit_before_complete");
 DEFINE_bool(verbose, false, "say what each seed is and came to");
+DEFINE_bool(trace, false, "print each message that arrives");
 DEFINE_bool(count, false, "count messages and bytes a step instead, and print JSON");
 DEFINE_uint32(ranks, 4, "--count: ranks");
 DEFINE_uint32(servers, 2, "--count: servers");
@@ -26,14 +27,14 @@ namespace plexus::sim {
 namespace {
 
 // Empty if all went well.
-std::string RunSeed(std::uint64_t seed, const Canaries& canaries, RunResult* result) {
+std::string RunSeed(std::uint64_t seed, const ClusterOptions& options, RunResult* result) {
   const Scenario scenario = DrawScenario(seed);
   if (FLAGS_verbose) {
     std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed),
                 Describe(scenario).c_str());
     std::fflush(stdout);
   }
-  *result = Cluster(scenario, canaries).Run();
+  *result = Cluster(scenario, options).Run();
   if (!result->failure.empty()) {
     return result->failure;
   }
@@ -71,12 +72,12 @@ void Add(const RunResult& one, RunResult* sum) {
   sum->traffic.unroutable += one.traffic.unroutable;
 }
 
-int RunSeeds(std::uint64_t first, std::uint64_t count, const Canaries& canaries) {
+int RunSeeds(std::uint64_t first, std::uint64_t count, const ClusterOptions& options) {
   const double began = SteadySeconds();
   RunResult sum;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     RunResult result;
-    const std::string failure = RunSeed(seed, canaries, &result);
+    const std::string failure = RunSeed(seed, options, &result);
     Add(result, &sum);
     if (!failure.empty()) {
       const std::string canary = FLAGS_canary.empty() ? "" : " --canary=" + FLAGS_canary;
@@ -116,16 +117,17 @@ int Main() {
     shape.steps = FLAGS_steps;
     return CountMessages(shape);
   }
-  Canaries canaries;
-  canaries.apply_twice = FLAGS_canary == "apply_twice";
-  canaries.commit_before_complete = FLAGS_canary == "commit_before_complete";
-  if (!FLAGS_canary.empty() && !canaries.apply_twice && !canaries.commit_before_complete) {
+  ClusterOptions options;
+  options.trace = FLAGS_trace;
+  options.apply_twice = FLAGS_canary == "apply_twice";
+  options.commit_before_complete = FLAGS_canary == "commit_before_complete";
+  if (!FLAGS_canary.empty() && !options.apply_twice && !options.commit_before_complete) {
     std::fprintf(stderr, "cluster_sim: no canary %s: apply_twice or commit_before_complete\n",
                  FLAGS_canary.c_str());
     return 2;
   }
   const std::uint64_t count = FLAGS_seeds != 0 ? FLAGS_seeds : FLAGS_seed != 0 ? 1 : 200;
-  return RunSeeds(FLAGS_seed != 0 ? FLAGS_seed : 1, count, canaries);
+  return RunSeeds(FLAGS_seed != 0 ? FLAGS_seed : 1, count, options);
 }
 
 }  // namespace

@@ -180,6 +180,9 @@ void World::Arrive(EndpointId id, Delivery delivery) {
     ++traffic_.unroutable;
     return;
   }
+  if (on_arrive) {
+    on_arrive(endpoint.identity, delivery);
+  }
   endpoint.inbox.push_back(std::move(delivery));
   if (!endpoint.busy && !processes_[endpoint.process].suspended) {
     RunActor(id);

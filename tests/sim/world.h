@@ -103,6 +103,9 @@ class World {
   // Called before each message is sent.
   std::function<void(ProcessId from, const Bytes& frame)> on_send;
 
+  // Called before a message is handed over.
+  std::function<void(const std::string& to, const Delivery& delivery)> on_arrive;
+
   void At(Micros at_us, std::function<void()> call);
   void AddCut(const Cut& cut) { cuts_.push_back(cut); }
   // Destroys `object` when no actor runs.
