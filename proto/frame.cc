@@ -74,6 +74,7 @@ Status DecodeKeys(const JobPlan& plan, ByteReader& reader, std::uint32_t groups,
 ByteWriter StartFrame(const FrameHeader& header, std::size_t body_bytes) {
   FrameHeader sized = header;
   sized.body_bytes = static_cast<std::uint32_t>(body_bytes);
+  sized.checksum = 0;  // A reply's header is made from a request's, which was sealed.
   ByteWriter writer(kHeaderBytes + body_bytes);
   writer.Put(sized);
   return writer;
