@@ -21,7 +21,6 @@ DEFINE_uint32(workers, 2, "--count: worker processes");
 DEFINE_uint32(keys, 1000, "--count: unique keys of a rank's step");
 DEFINE_uint32(dim, 16, "--count: floats a row");
 DEFINE_uint32(dense, 0, "--count: dense parameters");
-DEFINE_uint32(steps, 3, "--count: steps");
 
 namespace plexus::sim {
 namespace {
@@ -114,7 +113,6 @@ int Main() {
     shape.keys = FLAGS_keys;
     shape.dim = FLAGS_dim;
     shape.dense = FLAGS_dense;
-    shape.steps = FLAGS_steps;
     return CountMessages(shape);
   }
   ClusterOptions options;

@@ -1,5 +1,5 @@
-// Counts what a BSP step costs in messages and bytes, by kind, with the real protocol objects: the
-// input of docs/scaling.md.
+// Counts what a BSP step costs in messages and bytes, by kind, with the real protocol objects and
+// no arithmetic: the input of docs/scaling.md.
 //
 // Thread safety: none.
 #pragma once
@@ -13,12 +13,11 @@ struct CountShape {
   std::uint32_t servers = 2;
   std::uint32_t workers = 2;
   std::uint32_t keys = 1000;  // Unique keys of a rank's step.
-  std::uint32_t dim = 16;
-  std::uint32_t dense = 0;  // Dense parameters.
-  std::uint32_t steps = 3;
+  std::uint32_t dim = 16;     // Floats a row.
+  std::uint32_t dense = 0;    // Dense parameters.
 };
 
-// Prints JSON; returns the exit code.
+// Prints one JSON object; returns the exit code.
 int CountMessages(const CountShape& shape);
 
 }  // namespace plexus::sim

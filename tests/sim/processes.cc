@@ -24,6 +24,9 @@ proto::Register Registration(proto::Role role, std::uint32_t index, std::uint64_
   info.set_index(index);
   info.set_incarnation(incarnation);
   info.set_job_hash(kJobHash);
+  if (role == proto::SERVER) {
+    info.set_data_address("tcp://10.0.0." + std::to_string(index) + ":5555");
+  }
   return info;
 }
 
