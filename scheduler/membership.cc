@@ -38,16 +38,17 @@ Membership::Change Membership::OnRegister(const std::string& peer, const proto::
   if (came && info.role() == proto::WORKER && member->alive) {
     Orphan(info.index(), now);
   }
-  const bool lost_state = came && info.role() == proto::SERVER;
+  const bool replaced = came && (member->alive || info.role() == proto::SERVER);
   *member = MemberState{
       .info = info, .peer = peer, .alive = true, .left = false, .heard = now, .last = {}};
-  return lost_state ? Change::kReplaced : Change::kJoined;
+  return replaced ? Change::kReplaced : Change::kJoined;
 }
 
 bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat,
                              Millis now) {
   MemberState* member = Find(heartbeat.role(), heartbeat.index());
-  if (member == nullptr || member->info.incarnation() != heartbeat.incarnation() ||
+  if (member == nullptr || member->peer.empty() ||
+      member->info.incarnation() != heartbeat.incarnation() ||
       (!member->alive && heartbeat.role() == proto::SERVER)) {
     return false;
   }
@@ -151,13 +152,13 @@ bool Membership::everyone_left() const {
 }
 
 std::vector<proto::Carrier> Membership::CarriedBy(std::uint32_t index) const {
+  std::uint64_t known_fence = fence_;  // To every server.
+  for (const MemberState& server : servers_) {
+    known_fence = std::min(known_fence, server.last.fence());
+  }
   std::vector<proto::Carrier> carried;
   for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
-    const std::uint64_t fence = ranks_[r].fence;
-    const bool known = std::all_of(servers_.begin(), servers_.end(), [fence](const MemberState& m) {
-      return m.last.fence() >= fence;
-    });
-    if (ranks_[r].carrier == index && known) {
+    if (ranks_[r].carrier == index && ranks_[r].fence <= known_fence) {
       proto::Carrier carrier;
       carrier.set_rank(r);
       carrier.set_epoch(epochs_[r]);

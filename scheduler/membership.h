@@ -32,7 +32,7 @@ class Membership {
  public:
   Membership(std::uint32_t servers, std::uint32_t workers, std::uint32_t ranks, Millis lease_ms);
 
-  // What a Register changed.
+  // What a Register changed.  kReplaced: a server's rows are gone, or a worker died unnoticed.
   enum class Change { kNone, kJoined, kReplaced, kUnknownMember };
   Change OnRegister(const std::string& peer, const proto::Register& info, Millis now);
   // False: an unknown or replaced incarnation, or a server that was lost.

@@ -73,16 +73,15 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
            "the job has no " + proto::Role_Name(info.role()) + " of index " + index);
     return;
   }
-  if (change == Membership::Change::kReplaced && started_ && !stop_.has_value()) {
+  const bool replaced = started_ && change == Membership::Change::kReplaced;
+  if (replaced && info.role() == proto::SERVER) {
     Fail(3,
          "server " + index + " was restarted: its rows at version " + std::to_string(version_) +
              " are lost",
          now);
   }
   if (change != Membership::Change::kNone) {
-    if (started_ && info.role() == proto::WORKER) {
-      ++totals_.worker_deaths;
-    }
+    totals_.worker_deaths += replaced && info.role() == proto::WORKER ? 1 : 0;
     AddEvent(SchedulerEvent::Kind::kMembers);
   }
   MaybeStart(now);
@@ -133,7 +132,7 @@ void Scheduler::UpdateCarriers(Millis now) {
 }
 
 void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
-  if (complete.shard() >= plan_->shards()) {
+  if (!started_ || complete.shard() >= plan_->shards()) {
     ++refused_;
     return;
   }
@@ -234,7 +233,9 @@ proto::Commit Scheduler::MakeCommit() {
     next = planner_.AfterEvaluation(phase_, step, event.figures);
   }
   if (stop_requested_) {
+    const bool best = next.save.starts_with(kBestModel);
     next = planner_.Stop(phase_, step);
+    next.save = best ? std::string(kBestModel) + "," + next.save : next.save;
     totals_.interrupted = true;
   }
   if (next.phase.number() != 0) {
@@ -331,6 +332,9 @@ void Scheduler::FinishSave(Millis now) {
     return;
   }
   TryCommit(now);
+  if (stop_requested_) {
+    EndAspPhase(now);
+  }
 }
 
 void Scheduler::RequestStop(Millis now) {
@@ -343,14 +347,18 @@ void Scheduler::RequestStop(Millis now) {
     Fail(1, "interrupted before all members had come", now);
     return;
   }
-  if (plan_->asp() && phase_.kind() == proto::Phase::TRAIN && saving_.empty() &&
-      !stop_.has_value()) {
-    // Nothing is committed inside an ASP phase: end it here.
-    for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {
-      completes_.try_emplace(shard);
-    }
-    TryCommit(now);
+  EndAspPhase(now);
+}
+
+void Scheduler::EndAspPhase(Millis now) {
+  if (!plan_->asp() || phase_.kind() != proto::Phase::TRAIN || !saving_.empty() ||
+      stop_.has_value()) {
+    return;  // The next commit ends it.
   }
+  for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {
+    completes_.try_emplace(shard);
+  }
+  TryCommit(now);
 }
 
 void Scheduler::Fail(int exit_code, const std::string& reason, Millis now) {

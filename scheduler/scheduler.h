@@ -110,6 +110,8 @@ class Scheduler {
   EvaluationFigures MergeEvaluation();
   float DenseScale() const;
   void FinishSave(Millis now);
+  // Nothing is committed inside an ASP phase: a requested stop ends it here.
+  void EndAspPhase(Millis now);
 
   void SendView(const MemberState& member);
   void SendViews();
