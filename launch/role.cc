@@ -126,7 +126,7 @@ int RoleMain(proto::Role role, int argc, char** argv) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());
     return 2;
   }
-  if (!(*plan)->dense_on_servers()) {
+  if (!(*plan)->dense_on_servers() && (role == proto::WORKER || flags.supervisor_pid == 0)) {
     std::fprintf(stderr, "train.dense_sync MPI needs mpirun: see launch/mpirun.sh\n");
     return 2;
   }
