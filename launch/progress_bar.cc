@@ -13,13 +13,23 @@ namespace {
 
 constexpr double kDrawSeconds = 0.25;
 constexpr double kLineSeconds = 10;
-constexpr int kBarWidth = 24;
+constexpr int kBarWidthMax = 24;
+constexpr int kBarWidthMin = 6;
 constexpr const char* kClearLine = "\r\033[K";
 
-std::size_t TerminalColumns() {
+int TerminalColumns() {
   winsize size{};
   const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
   return known ? size.ws_col : 80;
+}
+
+// As much of a bar as the line has room for; a longer line would wrap, and could not be taken back.
+std::string FittingText(const ProgressFigures& figures, int columns) {
+  const std::string plain = ProgressText(figures, 0);
+  const int room = columns - 1 - static_cast<int>(plain.size()) - 3;  // Brackets, a space.
+  const std::string text =
+      room < kBarWidthMin ? plain : ProgressText(figures, std::min(room, kBarWidthMax));
+  return text.substr(0, static_cast<std::size_t>(columns - 1));
 }
 
 std::string Formatted(const char* format, double value) {
@@ -65,10 +75,9 @@ class ProgressBar::Sink final : public google::LogSink {
     }
   }
 
-  void Draw(const std::string& line, const char* end) {
+  void Draw(const ProgressFigures& figures, const char* end) {
     const std::lock_guard lock(mutex_);
-    // A longer line would wrap, and could not be taken back.
-    Write(kClearLine + line.substr(0, TerminalColumns() - 1) + end);
+    Write(kClearLine + FittingText(figures, TerminalColumns()) + end);
   }
 
  private:
@@ -153,7 +162,7 @@ bool ProgressBar::IsDue(double now) {
 
 void ProgressBar::Show(const ProgressFigures& figures) {
   if (style_ == Style::kBar) {
-    sink_->Draw(ProgressText(figures, kBarWidth), "");
+    sink_->Draw(figures, "");
   } else if (style_ == Style::kLines) {
     std::fprintf(stderr, "training %s  samples %llu\n", ProgressText(figures, 0).c_str(),
                  static_cast<unsigned long long>(figures.samples));
@@ -162,7 +171,7 @@ void ProgressBar::Show(const ProgressFigures& figures) {
 
 void ProgressBar::Finish(const ProgressFigures& figures) {
   if (style_ == Style::kBar) {
-    sink_->Draw(ProgressText(figures, kBarWidth), "\n");
+    sink_->Draw(figures, "\n");
   } else if (style_ == Style::kLines) {
     Show(figures);
   }

@@ -1,10 +1,11 @@
 // A small local training, watched from outside while it runs.
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -48,6 +49,24 @@ bool WaitFor(const std::function<bool()>& done) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return done();
+}
+
+// Every figure on a page is explained on the page about them.
+void ExpectDocumented(const std::map<std::string, double>& values) {
+  std::ifstream file(PLEXUS_DOCS "/observability.md");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  ASSERT_GT(text.size(), 1000u);
+  for (const auto& [series, value] : values) {
+    std::string name = series.substr(0, series.find('{'));
+    for (const std::string ending : {"_bucket", "_sum", "_count"}) {
+      if (name.ends_with("_seconds" + ending)) {
+        name.resize(name.size() - ending.size());
+      }
+    }
+    const bool named = text.find("`" + name + "`") != std::string::npos ||
+                       text.find("`" + name + "{") != std::string::npos;
+    EXPECT_TRUE(named) << name;
+  }
 }
 
 // The scheduler, two servers and two workers as threads, as `plexus train --local` does.
@@ -153,6 +172,7 @@ TEST_F(ObservedRunTest, EveryPageWhileItRuns) {
   EXPECT_EQ(values.at("plexus_scheduler_commit_seconds_count"),
             values.at("plexus_scheduler_commits_total"));
   EXPECT_EQ(values.at("plexus_scheduler_members{role=\"server\",state=\"alive\"}"), 2);
+  ExpectDocumented(values);
 
   for (int index = 0; index < 2; ++index) {
     const std::string address = AddressOf("server", index);
@@ -170,6 +190,7 @@ TEST_F(ObservedRunTest, EveryPageWhileItRuns) {
                            std::to_string(index) + "\"}"),
               of_server.at("plexus_ps_commits_total" + label));
     EXPECT_GT(of_server.at("plexus_ps_version" + label), 0);
+    ExpectDocumented(of_server);
   }
   signals_ = 1;
   Join();
