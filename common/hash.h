@@ -1,5 +1,5 @@
-// Hashing: values to keys, keys to buckets, bytes to checksums.  All of it is fixed for ever: keys and buckets
-// are part of every checkpoint.  Test vectors: tests/unit/common/hash_test.cc.
+// Hashing: values to keys, keys to buckets, bytes to checksums.  All of it is fixed for ever: keys
+// and buckets are part of every checkpoint.  Test vectors: tests/unit/common/hash_test.cc.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -25,8 +25,8 @@ inline std::uint64_t Mix64(std::uint64_t x) {
   return x;
 }
 
-// The fixed virtual partition of a HASHED table's key: the top bits of Mix64(key), scaled to [0, buckets).
-// An index ordered by Mix64(key) therefore holds each bucket as one contiguous range.
+// The fixed virtual partition of a HASHED table's key: the top bits of Mix64(key), scaled to [0,
+// buckets). An index ordered by Mix64(key) therefore holds each bucket as one contiguous range.
 inline std::uint32_t BucketOfKey(Key key, std::uint32_t buckets) {
   return static_cast<std::uint32_t>((static_cast<unsigned __int128>(Mix64(key)) * buckets) >> 64);
 }

@@ -1,6 +1,7 @@
 // CounterRandom: random numbers that are a pure function of (seed, stream, key, version, element).
 //
-// Nothing is drawn in sequence, so a row's initial value, a dropout mask or a shuffle is the same whichever process computes it, and in whatever order.
+// Nothing is drawn in sequence, so a row's initial value, a dropout mask or a shuffle is the same
+// whichever process computes it, and in whatever order.
 //
 // Thread safety: immutable value.
 #pragma once
@@ -13,7 +14,8 @@ namespace plexus {
 
 class CounterRandom {
  public:
-  // `stream` separates uses (a table's name hashed, dropout, shuffle); `key` and `version` what is drawn for.
+  // `stream` separates uses (a table's name hashed, dropout, shuffle); `key` and `version` what is
+  // drawn for.
   constexpr CounterRandom(std::uint64_t seed, std::uint64_t stream, std::uint64_t key = 0,
                           std::uint64_t version = 0)
       : base_(Absorb(Absorb(Absorb(Absorb(0x706c65787573ULL, seed), stream), key), version)) {}
@@ -35,8 +37,8 @@ class CounterRandom {
 
   // Uniform in [0, bound) by multiplication; the bias is below bound / 2^64.  REQUIRES: bound > 0.
   constexpr std::uint64_t Below(std::uint64_t element, std::uint64_t bound) const {
-    return static_cast<std::uint64_t>(
-        (static_cast<unsigned __int128>(Bits(element)) * bound) >> 64);
+    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(Bits(element)) * bound) >>
+                                      64);
   }
 
  private:

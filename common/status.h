@@ -1,7 +1,9 @@
-// Status and StatusOr<T>: how everything that the disk, the network or a user can cause is reported.
+// Status and StatusOr<T>: how everything that the disk, the network or a user can cause is
+// reported.
 //
-// Codes have gRPC's meanings.  Both classes are [[nodiscard]].  Programmers' errors are not a Status but a
-// CHECK.  A message says what was tried on what; context is added going up with Annotate(), once a layer.
+// Codes have gRPC's meanings.  Both classes are [[nodiscard]].  Programmers' errors are not a
+// Status but a CHECK.  A message says what was tried on what; context is added going up with
+// Annotate(), once a layer.
 //
 // Thread safety: values, like std::string.
 #pragma once
@@ -23,7 +25,8 @@ enum class StatusCode {
   kDeadlineExceeded,    // A bounded wait ended.
   kResourceExhausted,   // A bound (memory, disk, queue, bad lines) was reached.
   kAborted,             // Try again with a newer view: fenced, moved.
-  kFailedPrecondition,  // Right input in the wrong state: a run directory in use, a mismatched model.
+  kFailedPrecondition,  // Right input in the wrong state: a run directory in use, a mismatched
+                        // model.
   kDataLoss,            // Bytes were damaged: a checksum, a torn file.
   kInternal,            // A bug of ours that was survived.
 };
@@ -51,7 +54,9 @@ class [[nodiscard]] Status {
 };
 
 inline Status OkStatus() { return Status(); }
-inline Status InvalidArgument(std::string m) { return {StatusCode::kInvalidArgument, std::move(m)}; }
+inline Status InvalidArgument(std::string m) {
+  return {StatusCode::kInvalidArgument, std::move(m)};
+}
 inline Status NotFound(std::string m) { return {StatusCode::kNotFound, std::move(m)}; }
 inline Status Unavailable(std::string m) { return {StatusCode::kUnavailable, std::move(m)}; }
 inline Status DeadlineExceeded(std::string m) {
@@ -108,11 +113,11 @@ class [[nodiscard]] StatusOr {
 #define PLEXUS_CONCAT_INNER(a, b) a##b
 #define PLEXUS_CONCAT(a, b) PLEXUS_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expr)                          \
-  do {                                                 \
+#define RETURN_IF_ERROR(expr)                               \
+  do {                                                      \
     if (::plexus::Status _status = (expr); !_status.ok()) { \
-      return _status;                                  \
-    }                                                  \
+      return _status;                                       \
+    }                                                       \
   } while (false)
 
 #define ASSIGN_OR_RETURN(lhs, expr) \
