@@ -142,6 +142,11 @@ void Cluster::OnWorkerSends(ProcessId from) {
     return;
   }
   ++worker_messages_;
+  if (scenario_.interrupt_after_messages > 0 &&
+      worker_messages_ >= scenario_.interrupt_after_messages &&
+      scheduler_->scheduler().phase().number() > 0) {
+    scheduler_->scheduler().RequestStop(world_.now_us() / 1000);
+  }
   if (next_fault_ >= scenario_.faults.size() ||
       scenario_.faults[next_fault_].after_messages > worker_messages_ || world_.IsSuspended(from)) {
     return;
@@ -234,6 +239,7 @@ RunResult Cluster::Run() {
   result_.failure = checker_.failure();
   result_.digest = checker_.digest();
   result_.inexact = scheduler_->scheduler().totals().inexact;
+  result_.interrupted = scheduler_->scheduler().totals().interrupted;
   result_.traffic = world_.traffic();
   result_.events = world_.events();
   result_.simulated_seconds = static_cast<double>(world_.now_us()) * 1e-6;

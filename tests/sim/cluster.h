@@ -18,6 +18,7 @@ struct RunResult {
   std::string failure;  // Empty: the job came to its end and everything held.
   Digest128 digest;
   bool inexact = false;
+  bool interrupted = false;
   Traffic traffic;
   std::uint64_t events = 0;
   std::uint64_t kills = 0;

@@ -7,6 +7,17 @@
 namespace plexus::sim {
 namespace {
 
+std::uint64_t StepSamples(const JobPlan& plan, const SimData& data, std::uint32_t epoch,
+                          std::uint32_t index) {
+  std::uint64_t samples = 0;
+  for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
+    if (index < data.BatchCount(proto::Phase::TRAINING, rank)) {
+      samples += data.MakeBatch(proto::Phase::TRAINING, rank, epoch, index).samples;
+    }
+  }
+  return samples;
+}
+
 // One BSP step: every rank reads the rows as they were before the step.
 void TrainStep(const JobPlan& plan, const SimData& data, std::uint32_t epoch, std::uint32_t index,
                std::uint64_t version, RowMap* rows) {
@@ -74,31 +85,36 @@ void Subtract(RowMap* rows, std::uint32_t ranks, std::pair<std::uint32_t, Key> r
   image.count += count;
 }
 
-ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows) {
+ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows,
+                      std::uint64_t versions_max) {
   ExpectedRun run;
   const proto::Train& train = plan.job.train();
   const std::uint64_t every = train.evaluate_every_steps();
   const std::uint64_t longest = std::max(1U, data.LongestRank(proto::Phase::TRAINING));
   const auto evaluate = [&](proto::Phase::DataSet data_set) {
-    ++run.versions;
-    run.evaluations.emplace_back(data_set, data.Samples(data_set, 0));
+    if (run.versions < versions_max) {
+      ++run.versions;
+      run.evaluations.emplace_back(data_set, data.Samples(data_set, 0));
+    }
   };
   std::uint32_t epoch = 0;
   std::uint64_t done = 0;  // Steps of the epoch.
   std::uint32_t worse = 0;
   bool validated = false;
-  while (true) {
+  while (run.versions < versions_max) {
     const std::uint64_t left = longest - done;
-    const std::uint64_t steps = every == 0 ? left : std::min(every, left);
+    const std::uint64_t steps =
+        std::min(versions_max - run.versions, every == 0 ? left : std::min(every, left));
     for (std::uint64_t i = 0; i < steps; ++i, ++done) {
       ++run.versions;
+      const auto index = static_cast<std::uint32_t>(done);
+      run.samples += StepSamples(plan, data, epoch, index);
       if (rows) {
-        TrainStep(plan, data, epoch, static_cast<std::uint32_t>(done), run.versions, &run.rows);
+        TrainStep(plan, data, epoch, index, run.versions, &run.rows);
       }
     }
     run.train_steps += steps;
     if (done == longest) {
-      run.samples += data.Samples(proto::Phase::TRAINING, epoch);
       ++epoch;
       done = 0;
     }
@@ -117,16 +133,10 @@ ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows) {
     }
     const std::uint32_t patience = train.early_stop_patience();
     if (ended || (patience > 0 && worse >= patience)) {
-      // Samples of an epoch that was not finished.
-      for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
-        const std::uint64_t batches = data.BatchCount(proto::Phase::TRAINING, rank);
-        for (std::uint32_t i = 0; i < std::min(done, batches); ++i) {
-          run.samples += data.MakeBatch(proto::Phase::TRAINING, rank, epoch, i).samples;
-        }
-      }
-      return run;
+      break;
     }
   }
+  return run;
 }
 
 std::string CompareRows(const JobPlan& plan, const RowMap& rows,

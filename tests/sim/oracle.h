@@ -32,8 +32,9 @@ struct ExpectedRun {
   RowMap rows;                                                               // BSP.
 };
 
-// `rows`: also the rows, of a BSP run.
-ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows);
+// `rows`: also the rows, of a BSP run.  An interrupted job ends at version `versions_max`.
+ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows,
+                      std::uint64_t versions_max);
 
 // Makes the row if there is none, and subtracts.
 void Subtract(RowMap* rows, std::uint32_t ranks, std::pair<std::uint32_t, Key> row,

@@ -141,7 +141,9 @@ Scenario DrawScenario(std::uint64_t seed) {
   DrawNetwork(random, &scenario);
   // A pull and a push to each shard.
   const std::uint64_t steps = std::uint64_t{scenario.epochs} * scenario.data.batches_max;
-  DrawFaults(random, 2 * steps * scenario.ranks * scenario.servers, &scenario);
+  const std::uint64_t messages = 2 * steps * scenario.ranks * scenario.servers;
+  DrawFaults(random, messages, &scenario);
+  scenario.interrupt_after_messages = random.Chance(0.08) ? 1 + random.Below(messages) : 0;
   return scenario;
 }
 
@@ -154,6 +156,7 @@ Scenario ReferenceOf(const Scenario& scenario) {
   reference.resend_ms = 1500;
   reference.save_us_max = 1000;
   reference.faults.clear();
+  reference.interrupt_after_messages = 0;
   return reference;
 }
 
@@ -208,6 +211,9 @@ std::string Describe(const Scenario& s) {
   for (const Fault& fault : s.faults) {
     const char* const names[] = {"kill", "suspend", "replace", "cut"};
     text << " " << names[static_cast<int>(fault.kind)] << "@" << fault.after_messages;
+  }
+  if (s.interrupt_after_messages > 0) {
+    text << "; interrupted@" << s.interrupt_after_messages;
   }
   return text.str();
 }

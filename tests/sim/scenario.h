@@ -51,6 +51,8 @@ struct Scenario {
   Micros save_us_max = 100000;
   NetworkOptions network;
   std::vector<Fault> faults;
+  // The user interrupts the job when workers have sent so many messages; 0 = never.
+  std::uint64_t interrupt_after_messages = 0;
 
   bool bsp() const { return staleness == 0; }
   bool asp() const { return staleness < 0; }
