@@ -168,9 +168,6 @@ void RunRecord::OnPhase(const proto::Phase& phase) {
   first_phase_began_ = first_phase_began_ > 0 ? first_phase_began_ : now;
   if (phase.kind() == proto::Phase::TRAIN) {
     phase_began_ = now;
-    line_at_ = now;
-    line_samples_ = 0;
-    line_loss_sum_ = 0;
     SetShare(static_cast<double>(phase.epoch()) / plan_->job.train().epochs(), now);
   }
   VLOG(1) << "phase " << phase.ShortDebugString();
@@ -179,23 +176,23 @@ void RunRecord::OnPhase(const proto::Phase& phase) {
 void RunRecord::OnStep(const SchedulerEvent& event) {
   line_samples_ += event.samples;
   line_loss_sum_ += event.loss_sum;
-  const double now = SteadySeconds();
-  if (now - line_at_ < kLineSeconds) {
+  const double trained = TrainingSeconds();
+  if (trained - line_at_ < kLineSeconds) {
     return;
   }
-  line_rate_ = static_cast<double>(line_samples_) / (now - line_at_);
+  line_rate_ = static_cast<double>(line_samples_) / (trained - line_at_);
   Json json;
   json["event"] = "progress";
   json["version"] = event.step;
   json["epoch"] = event.phase.epoch() + 1;
   json["samples"] = scheduler_.totals().samples;
-  json["seconds"] = now - began_;
+  json["seconds"] = SteadySeconds() - began_;
   json["progress"] = share_;
   json["samples_per_second"] = line_rate_;
   json["loss"] = line_samples_ > 0 ? OrNull(line_loss_sum_ / static_cast<double>(line_samples_))
                                    : Json(nullptr);
   WriteLine(json.dump());
-  line_at_ = now;
+  line_at_ = trained;
   line_samples_ = 0;
   line_loss_sum_ = 0;
 }

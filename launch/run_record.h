@@ -57,7 +57,7 @@ class RunRecord {
   const double began_;
   double training_seconds_ = 0;  // Of TRAIN phases that ended.
   double phase_began_ = 0;       // Of the TRAIN phase that goes on; 0: none.
-  double line_at_ = 0;           // When the last progress line was written.
+  double line_at_ = 0;           // TrainingSeconds() at the last progress line.
   std::uint64_t line_samples_ = 0;
   double line_loss_sum_ = 0;
   double line_rate_ = 0;  // Samples a second of the last progress line.
