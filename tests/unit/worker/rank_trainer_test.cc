@@ -1,0 +1,337 @@
+// Whole small jobs: scheduler, shards and ranks in one thread.
+#include "worker/rank_trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/ps/shard_testing.h"
+#include "tests/unit/worker/loopback.h"
+
+namespace plexus {
+namespace {
+
+using testing::HasSubstr;
+
+using Overrides = std::vector<std::string>;
+
+std::shared_ptr<const JobPlan> Plan(std::uint32_t shards, std::uint32_t workers,
+                                    const Overrides& more) {
+  Overrides overrides = {"train.ranks=3", "train.batch_size=12", "train.epochs=2",
+                         "cluster.servers=" + std::to_string(shards),
+                         "cluster.workers=" + std::to_string(workers)};
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  return PlanOf(kSmallJob, overrides);
+}
+
+// What the model computes on a batch with the oracle's values.
+struct NaiveStep {
+  OwnedPush push;
+  std::vector<float> logits;
+};
+
+NaiveStep Compute(const JobPlan& plan, Model* model, const StepOracle& oracle, const Batch& batch,
+                  std::uint32_t rank, std::uint64_t step, bool train) {
+  NaiveStep result;
+  OwnedPush& push = result.push;
+  push.rank = rank;
+  push.samples = batch.samples;
+  push.keys.resize(plan.groups.size());
+  push.counts.resize(plan.groups.size());
+  push.gradients.resize(plan.groups.size());
+  std::vector<std::vector<std::uint32_t>> indices(plan.fields.size());
+  std::vector<std::vector<std::vector<float>>> rows(plan.groups.size());
+  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
+    const KeyGroup& group = plan.groups[g];
+    std::map<Key, std::uint32_t> position;
+    for (const std::uint32_t field : group.fields) {
+      for (const Key raw : batch.sparse[field].keys) {
+        const Key key = group.array_rows > 0 ? raw % group.array_rows : raw;
+        const auto [at, fresh] =
+            position.try_emplace(key, static_cast<std::uint32_t>(push.keys[g].size()));
+        if (fresh) {
+          push.keys[g].push_back(key);
+          push.counts[g].push_back(0);
+        }
+        ++push.counts[g][at->second];
+        indices[field].push_back(at->second);
+      }
+    }
+    for (const std::uint32_t table : group.tables) {
+      std::vector<float>& floats = rows[g].emplace_back();
+      for (const Key key : push.keys[g]) {
+        const std::vector<float> values = oracle.Values(table, key);
+        floats.insert(floats.end(), values.begin(), values.end());
+      }
+      push.gradients[g].emplace_back(floats.size(), 0.0f);
+    }
+  }
+  ModelInput input;
+  input.samples = batch.samples;
+  input.labels = batch.labels;
+  input.dense = batch.dense;
+  input.seed = plan.seed();
+  input.step = step;
+  input.rank = rank;
+  for (std::size_t f = 0; f < plan.fields.size(); ++f) {
+    const FieldTables& field = plan.fields[f];
+    const auto& tables = plan.groups[field.group].tables;
+    for (std::size_t t = 0; t < tables.size(); ++t) {
+      Lookup lookup;
+      lookup.dim = plan.tables[tables[t]].dim;
+      lookup.rows = rows[field.group][t].data();
+      lookup.row_gradients = train ? push.gradients[field.group][t].data() : nullptr;
+      lookup.indices = indices[f];
+      (tables[t] == field.linear ? input.linears : input.embeddings).push_back(lookup);
+    }
+  }
+  std::vector<float> values(plan.dense.size(), 0.0f);
+  std::vector<float> gradients(plan.dense.size(), 0.0f);
+  const std::vector<float> packed = oracle.DenseValues();
+  std::size_t first = 0;
+  for (const DenseBlock& block : plan.dense.blocks()) {
+    std::copy_n(packed.data() + first, block.count, values.data() + block.offset);
+    first += block.count;
+  }
+  result.logits.resize(batch.samples);
+  push.loss_sum = model->Step(input, values, train ? gradients.data() : nullptr, result.logits);
+  for (const DenseBlock& block : plan.dense.blocks()) {
+    push.dense.insert(push.dense.end(), gradients.data() + block.offset,
+                      gradients.data() + block.offset + block.count);
+  }
+  return result;
+}
+
+void Clip(float bound, OwnedPush* push) {
+  const auto clip = [bound](std::vector<float>& floats) {
+    for (float& value : floats) {
+      value = std::clamp(value, -bound, bound);
+    }
+  };
+  clip(push->dense);
+  for (auto& group : push->gradients) {
+    std::for_each(group.begin(), group.end(), clip);
+  }
+}
+
+// Trains as BSP says, one batch after the other; returns the loss of the last epoch.
+double TrainNaively(const JobPlan& plan, const MemoryData& data, StepOracle* oracle) {
+  const std::unique_ptr<Model> model = MakeModel(plan).value();
+  std::uint64_t step = 0;
+  double loss = 0;
+  for (std::uint32_t epoch = 0; epoch < plan.job.train().epochs(); ++epoch) {
+    loss = 0;
+    for (std::uint32_t index = 0; index < 6; ++index) {
+      ++step;
+      std::vector<OwnedPush> pushes;
+      for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
+        if (index >= data.BatchCount(proto::Phase::TRAINING, rank)) {
+          continue;
+        }
+        const Batch batch = data.MakeBatch(proto::Phase::TRAINING, rank, epoch, index);
+        pushes.push_back(Compute(plan, model.get(), *oracle, batch, rank, step, true).push);
+        loss += pushes.back().loss_sum;
+        if (const double clip = plan.job.train().clip_value(); clip > 0) {
+          Clip(static_cast<float>(clip * batch.samples), &pushes.back());
+        }
+      }
+      oracle->ApplyStep(pushes, RateFactor(plan.job.train().schedule(), step));
+    }
+  }
+  return loss;
+}
+
+void ExpectSameModel(const JobPlan& plan, const Shard& shard, const StepOracle& oracle) {
+  for (std::uint32_t t = 0; t < plan.tables.size(); ++t) {
+    EXPECT_EQ(shard.state().table(t).row_count(), oracle.row_count(t));
+    shard.state().table(t).ForEachRow([&](const RowView& row) {
+      const std::vector<float> values = oracle.Values(t, row.key);
+      EXPECT_TRUE(std::equal(values.begin(), values.end(), row.floats.begin()))
+          << "table " << t << " key " << row.key;
+    });
+  }
+  std::vector<float> values(shard.state().dense_extent().values);
+  shard.state().dense().CopyValues(values.data());
+  EXPECT_EQ(values, oracle.DenseValues());
+}
+
+TEST(RankTrainerTest, BspIsASequentialTrainerBitForBit) {
+  for (const Overrides& more : {Overrides{}, Overrides{"train.clip_value=0.01"},
+                                Overrides{"model.name=lr", "train.schedule.warmup_steps=4"},
+                                Overrides{"model.dropout=0.5", "train.schedule.decay=COSINE",
+                                          "train.schedule.decay_steps=9"}}) {
+    SCOPED_TRACE(more.empty() ? "" : more[0]);
+    const auto plan = Plan(1, 1, more);
+    Loopback job(plan);
+    ASSERT_TRUE(job.Run());
+    ASSERT_EQ(job.scheduler().stop()->exit_code(), 0) << job.scheduler().stop()->reason();
+    EXPECT_EQ(job.scheduler().version(), 12u) << "two epochs of the longest rank";
+    StepOracle oracle(plan);
+    const double loss = TrainNaively(*plan, job.data(), &oracle);
+    ExpectSameModel(*plan, job.shard(0), oracle);
+    EXPECT_NEAR(job.scheduler().totals().epoch_loss_sum, loss, 1e-9);
+  }
+}
+
+struct Variant {
+  const char* name;
+  Overrides overrides;
+};
+
+class AnyClusterTest : public testing::TestWithParam<Variant> {};
+
+TEST_P(AnyClusterTest, GivesTheSameBits) {
+  Digest128 expected;
+  for (const auto& [shards, workers] :
+       {std::pair{1, 1}, std::pair{2, 1}, std::pair{3, 2}, std::pair{1, 3}, std::pair{2, 3}}) {
+    Loopback job(Plan(static_cast<std::uint32_t>(shards), static_cast<std::uint32_t>(workers),
+                      GetParam().overrides));
+    ASSERT_TRUE(job.Run());
+    ASSERT_EQ(job.scheduler().stop()->exit_code(), 0) << job.scheduler().stop()->reason();
+    EXPECT_FALSE(job.scheduler().totals().inexact);
+    if (shards == 1 && workers == 1) {
+      expected = job.digest();
+    }
+    EXPECT_EQ(job.digest(), expected) << shards << " shards, " << workers << " workers";
+    std::uint64_t samples = 0;
+    for (std::uint32_t epoch = 0; epoch < 2; ++epoch) {
+      for (std::uint32_t rank = 0; rank < 3; ++rank) {
+        for (std::uint32_t i = 0; i < job.data().BatchCount(proto::Phase::TRAINING, rank); ++i) {
+          samples += job.data().MakeBatch(proto::Phase::TRAINING, rank, epoch, i).samples;
+        }
+      }
+    }
+    EXPECT_EQ(job.scheduler().totals().samples, samples);
+    for (const auto& [rank, trainer] : job.ranks()) {
+      EXPECT_EQ(trainer->client().unacknowledged(), 0u);
+      EXPECT_EQ(trainer->client().failure(), "");
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Variants, AnyClusterTest,
+    testing::Values(Variant{"Plain", {}}, Variant{"Lr", {"model.name=lr"}},
+                    Variant{"ClipValue", {"train.clip_value=0.02"}},
+                    Variant{"ClipDenseNorm", {"train.clip_dense_norm=0.05"}},
+                    Variant{"ClipRowNorm", {"tables.embedding.clip_row_norm=0.01"}},
+                    Variant{"BatchNorm", {"model.batch_norm=true"}},
+                    Variant{"Dropout", {"model.dropout=0.5"}},
+                    Variant{"Ssp", {"train.staleness=2", "train.deterministic=true"}},
+                    Variant{"Evaluations",
+                            {"data.valid=v", "data.test=t", "train.evaluate_every_steps=2"}},
+                    Variant{"SspEvaluations",
+                            {"data.valid=v", "train.evaluate_every_steps=4", "train.staleness=1",
+                             "train.deterministic=true"}}),
+    [](const auto& tested) { return std::string(tested.param.name); });
+
+TEST(RankTrainerTest, SspDiffersFromBspAndIsWithinItsBound) {
+  Loopback bsp(Plan(2, 1, {}));
+  Loopback ssp(Plan(2, 1, {"train.staleness=2", "train.deterministic=true"}));
+  ASSERT_TRUE(bsp.Run());
+  ASSERT_TRUE(ssp.Run());
+  EXPECT_FALSE(bsp.digest() == ssp.digest());
+  EXPECT_EQ(bsp.shard(0).staleness_max(), 0u);
+  EXPECT_EQ(ssp.shard(0).staleness_max(), 2u);
+}
+
+TEST(RankTrainerTest, AspAppliesEachPushOnce) {
+  const auto plan = Plan(2, 2, {"train.staleness=-1"});
+  Loopback job(plan);
+  ASSERT_TRUE(job.Run());
+  ASSERT_EQ(job.scheduler().stop()->exit_code(), 0);
+  for (std::uint32_t s = 0; s < 2; ++s) {
+    const ShardCounters& counters = job.shard(s).counters();
+    EXPECT_EQ(counters.push_applied, 2u * (6 + 5 + 1)) << "a rank without data says so once";
+    EXPECT_EQ(counters.pushes, counters.push_applied);
+  }
+}
+
+TEST(RankTrainerTest, EvaluationIsThatOfOnePass) {
+  const auto plan = Plan(2, 2, {"data.valid=v"});
+  Loopback job(plan);
+  ASSERT_TRUE(job.Run());
+  std::vector<EvaluationFigures> told;
+  for (const SchedulerEvent& event : job.events()) {
+    if (event.kind == SchedulerEvent::Kind::kEvaluated) {
+      told.push_back(event.figures);
+    }
+  }
+  ASSERT_EQ(told.size(), 2u);
+  StepOracle oracle(plan);
+  TrainNaively(*plan, job.data(), &oracle);
+  const std::unique_ptr<Model> model = MakeModel(*plan).value();
+  EvaluationPart part;
+  for (std::uint32_t rank = 0; rank < 3; ++rank) {
+    for (std::uint32_t i = 0; i < job.data().BatchCount(proto::Phase::VALIDATION, rank); ++i) {
+      const Batch batch = job.data().MakeBatch(proto::Phase::VALIDATION, rank, 0, i);
+      const NaiveStep step = Compute(*plan, model.get(), oracle, batch, rank, 0, false);
+      part.Add(step.logits, batch.labels, {});
+    }
+  }
+  const EvaluationFigures figures = part.Figures();
+  EXPECT_EQ(told[1].samples, figures.samples);
+  EXPECT_EQ(told[1].auc, figures.auc);
+  EXPECT_EQ(told[1].logloss, figures.logloss);
+}
+
+// A source that opens, or reads, with an error.
+class BrokenSource final : public BatchSource {
+ public:
+  StatusOr<std::unique_ptr<PreparedBatch>> Next() override { return DataLoss("torn"); }
+  void Recycle(std::unique_ptr<PreparedBatch>) override {}
+  std::uint64_t bad_lines() const override { return 3; }
+};
+
+TEST(RankTrainerTest, FailsWithTheSourcesWords) {
+  const auto plan = Plan(1, 1, {});
+  for (const bool opens : {false, true}) {
+    RankDeps deps;
+    deps.model = MakeModel(*plan).value();
+    deps.open_source = [opens](std::uint32_t, const proto::Phase&,
+                               std::uint64_t) -> StatusOr<std::unique_ptr<BatchSource>> {
+      if (opens) {
+        return std::unique_ptr<BatchSource>(std::make_unique<BrokenSource>());
+      }
+      return NotFound("no file");
+    };
+    RankTrainer trainer(plan, 0, 1, std::move(deps), 1000);
+    const FrameHeader query = HeaderOf(trainer.outbox().Take().at(0).frame);
+    FrameHeader reply = query;
+    reply.type = FrameType::kPhaseReply;
+    reply.step = 1;
+    const std::string phase = PhaseOf(1, proto::Phase::TRAIN, 1).SerializeAsString();
+    trainer.OnMessage(ShardPeer(0), MakeFrame(reply, phase), 0);
+    while (trainer.Progress(0)) {
+    }
+    EXPECT_EQ(trainer.state(), RankTrainer::State::kFailed);
+    EXPECT_EQ(trainer.failure().message(), opens ? "torn" : "no file");
+    EXPECT_EQ(trainer.bad_lines(), opens ? 3u : 0u);
+  }
+}
+
+TEST(RankTrainerTest, EndsWhenItIsFencedOrRefused) {
+  const auto plan = Plan(1, 1, {});
+  for (const ReplyCode code : {ReplyCode::kFenced, ReplyCode::kBadRequest}) {
+    RankDeps deps;
+    deps.model = MakeModel(*plan).value();
+    deps.open_source = [](std::uint32_t, const proto::Phase&,
+                          std::uint64_t) -> StatusOr<std::unique_ptr<BatchSource>> {
+      return NotFound("unused");
+    };
+    RankTrainer trainer(plan, 0, 1, std::move(deps), 1000);
+    FrameHeader reply = HeaderOf(trainer.outbox().Take().at(0).frame);
+    reply.type = FrameType::kError;
+    reply.code = code;
+    trainer.OnMessage(ShardPeer(0), MakeFrame(reply, "a sentence"), 0);
+    EXPECT_FALSE(trainer.Progress(0));
+    const bool fenced = code == ReplyCode::kFenced;
+    EXPECT_EQ(trainer.state(), fenced ? RankTrainer::State::kFenced : RankTrainer::State::kFailed);
+    EXPECT_THAT(trainer.failure().message(), HasSubstr(fenced ? "" : "a sentence"));
+  }
+}
+
+}  // namespace
+}  // namespace plexus
