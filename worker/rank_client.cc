@@ -72,14 +72,20 @@ std::vector<KeyBlock> RankClient::BlocksOf(const StepKeys& keys, std::uint32_t s
 std::uint64_t RankClient::Pull(const proto::Phase& phase, std::uint64_t step, std::uint32_t flags,
                                const StepKeys* keys, Millis now) {
   ++sequence_;
-  Request request{.type = FrameType::kPull, .step = step, .frames = {}, .replies = {}};
+  Request request{
+      .type = FrameType::kPull, .step = step, .frames = {}, .reply_bytes = {}, .replies = {}};
   for (std::uint32_t shard = 0; shard < shards_; ++shard) {
-    const std::vector<KeyBlock> blocks =
-        keys == nullptr ? std::vector<KeyBlock>() : BlocksOf(*keys, shard);
+    PullBody pull;
+    if (keys != nullptr) {
+      pull.groups = BlocksOf(*keys, shard);
+    }
     ByteWriter writer = StartFrame(Header(FrameType::kPull, phase.number(), step, flags),
-                                   PullBytes(*plan_, blocks));
-    EncodePull(writer, blocks);
+                                   PullBytes(*plan_, pull.groups));
+    EncodePull(writer, pull.groups);
     request.frames.push_back(writer.Finish());
+    const bool dense = (flags & kFlagDense) != 0;
+    request.reply_bytes.push_back(
+        PullReplyBytes(*plan_, pull, dense ? shard_dense_floats_[shard] : 0));
   }
   Start(pulls_, std::move(request), now);
   return sequence_;
@@ -98,7 +104,8 @@ std::optional<RankClient::Pulled> RankClient::TakePulled(std::uint64_t request) 
 void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32_t flags,
                       const Gradients& gradients, Millis now) {
   ++sequence_;
-  Request request{.type = FrameType::kPush, .step = step, .frames = {}, .replies = {}};
+  Request request{
+      .type = FrameType::kPush, .step = step, .frames = {}, .reply_bytes = {}, .replies = {}};
   flags |= gradients.dense != nullptr ? kFlagDense : 0;
   flags |= gradients.dense_state != nullptr ? kFlagDenseState : 0;
   for (std::uint32_t shard = 0; shard < shards_; ++shard) {
@@ -136,7 +143,8 @@ void RankClient::QueryPhase(std::uint32_t after, Millis now) {
   pulls_.clear();
   queries_.clear();
   phases_.assign(shards_, std::nullopt);
-  Request request{.type = FrameType::kPhaseQuery, .step = 0, .frames = {}, .replies = {}};
+  Request request{
+      .type = FrameType::kPhaseQuery, .step = 0, .frames = {}, .reply_bytes = {}, .replies = {}};
   for (std::uint32_t shard = 0; shard < shards_; ++shard) {
     request.frames.push_back(MakeFrame(Header(FrameType::kPhaseQuery, after, 0, 0)));
   }
@@ -207,6 +215,13 @@ void RankClient::OnPullReply(std::uint32_t shard, const FrameHeader& header, con
     return;  // Answered already.
   }
   Request& request = at->second;
+  const std::size_t bytes = BodyOf(frame).size();
+  if (header.code == ReplyCode::kOk && bytes != request.reply_bytes[shard]) {
+    failure_ = "server " + std::to_string(shard) + " answered a pull with " +
+               std::to_string(bytes) + " bytes, not " + std::to_string(request.reply_bytes[shard]) +
+               ": another build, or another job";
+    return;
+  }
   request.frames[shard] = Bytes();
   request.replies[shard] = frame;
   --request.missing;

@@ -84,8 +84,9 @@ class RankClient {
   struct Request {
     FrameType type;
     std::uint64_t step = 0;
-    std::vector<Bytes> frames;   // By shard; emptied when answered.
-    std::vector<Bytes> replies;  // By shard.
+    std::vector<Bytes> frames;             // By shard; emptied when answered.
+    std::vector<std::size_t> reply_bytes;  // Pulls: what a shard has to answer.
+    std::vector<Bytes> replies;            // By shard.
     std::size_t missing = 0;
     ReplyCode code = ReplyCode::kOk;
     std::uint64_t version = ~0ULL;
