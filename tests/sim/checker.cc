@@ -1,5 +1,6 @@
 #include "tests/sim/checker.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -34,8 +35,47 @@ void Checker::BeforeShard(const Shard& shard, std::uint32_t index, const Deliver
     twin.phase_before = shard.phase();
   }
   const FrameHeader header = HeaderOf(delivery.frame);
+  HearEpochs(header, delivery.frame, &twin);
   if (header.type == FrameType::kPull) {
     twin.pulls[RequestName(delivery.peer, header.sequence)] = delivery.frame;
+  }
+}
+
+void Checker::HearEpochs(const FrameHeader& header, const Bytes& frame, Twin* twin) {
+  const auto hear = [twin](std::uint32_t rank, std::uint32_t epoch) {
+    std::uint32_t& newest = twin->epochs[rank];
+    newest = std::max(newest, epoch);
+  };
+  if (header.type != FrameType::kControl) {
+    hear(header.rank, header.epoch);
+    return;
+  }
+  const StatusOr<proto::Control> control = DecodeControl(frame);
+  for (int rank = 0; rank < control->view().carrier_epochs_size(); ++rank) {
+    hear(static_cast<std::uint32_t>(rank), control->view().carrier_epochs(rank));
+  }
+}
+
+void Checker::CheckEpoch(const FrameHeader& header, std::uint32_t index) {
+  if (header.epoch < twins_[index].epochs[header.rank]) {
+    Fail("shard " + std::to_string(index) + " served epoch " + std::to_string(header.epoch) +
+         " of rank " + std::to_string(header.rank) + ", though it had heard of epoch " +
+         std::to_string(twins_[index].epochs[header.rank]));
+  }
+}
+
+void Checker::OnCarrier(const proto::Carrier& carrier, std::uint64_t incarnation) {
+  const auto [at, first] = carriers_.try_emplace({carrier.rank(), carrier.epoch()}, incarnation);
+  if (!first && at->second != incarnation) {
+    Fail("two programs carry rank " + std::to_string(carrier.rank()) + " with epoch " +
+         std::to_string(carrier.epoch()));
+  }
+  for (std::uint32_t index = 0; index < twins_.size(); ++index) {
+    if (twins_[index].epochs[carrier.rank()] < carrier.epoch()) {
+      Fail("epoch " + std::to_string(carrier.epoch()) + " of rank " +
+           std::to_string(carrier.rank()) + " begins before shard " + std::to_string(index) +
+           " knows of it");
+    }
   }
 }
 
@@ -48,6 +88,7 @@ void Checker::AfterShard(const Shard& shard, std::uint32_t index, const Delivery
       after.pushes == before.pushes + 1 && after.push_duplicate == before.push_duplicate &&
       after.push_refused == before.push_refused && after.push_dropped == before.push_dropped;
   if (taken) {
+    CheckEpoch(HeaderOf(delivery.frame), index);
     TakePart(shard, index, delivery.frame);
   }
   ApplyCommitted(shard, index);
@@ -178,6 +219,7 @@ void Checker::CheckReply(const Shard& shard, std::uint32_t index, const Envelope
   Twin& twin = twins_[index];
   const FrameHeader header = HeaderOf(reply.frame);
   CheckStaleness(shard, index, header);
+  CheckEpoch(header, index);
   const auto request = twin.pulls.find(RequestName(reply.peer, header.sequence));
   if (request == twin.pulls.end() || header.version != shard.version()) {
     Fail("shard " + std::to_string(index) + " answered what nobody asked");

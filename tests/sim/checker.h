@@ -27,6 +27,7 @@ class Checker final : public Observer {
   void BeforeShard(const Shard& shard, std::uint32_t index, const Delivery& delivery) override;
   void AfterShard(const Shard& shard, std::uint32_t index, const Delivery& delivery,
                   std::span<const Envelope> sent) override;
+  void OnCarrier(const proto::Carrier& carrier, std::uint64_t incarnation) override;
   void AfterScheduler(const Scheduler& scheduler, std::span<const SchedulerEvent> events) override;
 
   // What must hold of a job that came to its end.
@@ -56,11 +57,14 @@ class Checker final : public Observer {
     proto::Phase phase_before;
     std::map<StepRank, Part> waiting;
     std::set<StepRank> taken;
+    std::map<std::uint32_t, std::uint32_t> epochs;  // Of each rank's carrier: the newest heard of.
     std::uint64_t samples = 0;
     RowMap rows;
     std::unordered_map<std::string, Bytes> pulls;  // By peer and sequence.
   };
 
+  void HearEpochs(const FrameHeader& header, const Bytes& frame, Twin* twin);
+  void CheckEpoch(const FrameHeader& header, std::uint32_t index);
   void TakePart(const Shard& shard, std::uint32_t index, const Bytes& frame);
   bool DecodePart(const PushBody& body, std::uint32_t rank, Part* part);
   void ApplyPart(Twin* twin, const Part& part, std::uint32_t rank, std::uint64_t version);
@@ -78,6 +82,7 @@ class Checker final : public Observer {
   std::uint64_t committed_ = 0;
   proto::Phase phase_;  // The scheduler's.
   std::vector<std::pair<proto::Phase::DataSet, std::uint64_t>> evaluations_;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> carriers_;  // (rank, epoch).
   Digest128 saved_;  // Of the final model, as the shards told it.
 };
 

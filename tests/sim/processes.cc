@@ -304,6 +304,9 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
   });
   for (const auto& [rank, carrier] : wanted) {
     if (!ranks_.contains(rank)) {
+      if (options_.observer != nullptr) {
+        options_.observer->OnCarrier(carrier, incarnation_);
+      }
       const std::string identity =
           "w" + std::to_string(incarnation_) + "." + std::to_string(++threads_);
       ranks_[rank] = std::make_unique<RankProcess>(world_, options_, process_, identity, carrier);

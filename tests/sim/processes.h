@@ -35,6 +35,8 @@ class Observer {
   // What the shard made of the message, and what it sends.
   virtual void AfterShard(const Shard&, std::uint32_t /*shard*/, const Delivery&,
                           std::span<const Envelope>) {}
+  // A worker program begins to compute a rank.
+  virtual void OnCarrier(const proto::Carrier&, std::uint64_t /*incarnation*/) {}
   virtual void AfterScheduler(const Scheduler&, std::span<const SchedulerEvent>) {}
 };
 
