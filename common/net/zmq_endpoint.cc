@@ -1,10 +1,17 @@
 #include "common/net/zmq_endpoint.h"
 
+#include <atomic>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include <glog/logging.h>
 #include <zmq.hpp>
+
+#include "common/clock.h"
+#include "common/net/zmq_watch.h"
+#include "common/net/zmq_zap.h"
 
 namespace plexus {
 namespace {
@@ -13,6 +20,8 @@ namespace {
 constexpr int kFramesPerPoll = 64;
 // Unsent frames are given this long when a node goes.
 constexpr int kLingerMillis = 2000;
+// What encryption adds to a frame, and some.
+constexpr std::int64_t kCurveBytesMax = 64;
 
 bool IsInproc(const std::string& address) { return address.starts_with("inproc://"); }
 
@@ -42,22 +51,34 @@ Bytes BytesOf(zmq::message_t message) {
 struct NetContext::Impl {
   explicit Impl(int io_threads) : context(io_threads) {}
   zmq::context_t context;
+  std::optional<CurveKeys> keys;
+  std::atomic<std::uint64_t> watches{0};  // Makes names.
+  std::unique_ptr<ZapHandler> zap;        // Null without keys.  Last: it uses the context.
 };
 
 NetContext::NetContext(int io_threads) : impl_(std::make_unique<Impl>(io_threads)) {
   impl_->context.set(zmq::ctxopt::max_sockets, 65000);
 }
+NetContext::NetContext(int io_threads, const CurveKeys& keys) : NetContext(io_threads) {
+  impl_->keys = keys;
+  impl_->zap = std::make_unique<ZapHandler>(impl_->context, keys.known);
+}
 NetContext::~NetContext() = default;
+
+bool NetContext::has_keys() const { return impl_->keys.has_value(); }
 
 struct ZmqEndpoint::Impl {
   struct Named {
     zmq::socket_t socket;
     bool inproc = false;
+    std::string address;
+    std::unique_ptr<HandshakeWatch> watch;  // Null without keys.  Goes before the socket.
   };
 
-  zmq::context_t* context = nullptr;
+  NetContext::Impl* net = nullptr;
   FrameGuard guard;
   std::unique_ptr<zmq::socket_t> router;
+  std::unique_ptr<HandshakeWatch> router_watch;  // Null without keys.
   bool router_inproc = false;
   std::string bound;
   std::map<std::string, Named> named;
@@ -70,7 +91,44 @@ struct ZmqEndpoint::Impl {
     socket.set(zmq::sockopt::sndhwm, 0);
     socket.set(zmq::sockopt::rcvhwm, 0);
     if (guard.frame_bytes_max > 0) {
-      socket.set(zmq::sockopt::maxmsgsize, guard.frame_bytes_max);
+      socket.set(zmq::sockopt::maxmsgsize, guard.frame_bytes_max + kCurveBytesMax);
+    }
+  }
+
+  std::unique_ptr<HandshakeWatch> Watch(zmq::socket_t& socket) const {
+    const std::uint64_t number = net->watches.fetch_add(1, std::memory_order_relaxed);
+    return std::make_unique<HandshakeWatch>(net->context, socket, std::to_string(number));
+  }
+
+  // The socket will admit the known keys only.
+  std::unique_ptr<HandshakeWatch> Admit(zmq::socket_t& socket) const {
+    socket.set(zmq::sockopt::curve_server, true);
+    socket.set(zmq::sockopt::curve_secretkey, net->keys->own.secret_key);
+    socket.set(zmq::sockopt::zap_domain, ZapHandler::kDomain);
+    return Watch(socket);
+  }
+
+  // The socket will prove its own key, and want `server_key` of the other side.
+  std::unique_ptr<HandshakeWatch> Prove(zmq::socket_t& socket,
+                                        const std::string& server_key) const {
+    socket.set(zmq::sockopt::curve_serverkey, server_key);
+    socket.set(zmq::sockopt::curve_publickey, net->keys->own.public_key);
+    socket.set(zmq::sockopt::curve_secretkey, net->keys->own.secret_key);
+    return Watch(socket);
+  }
+
+  void DrainWatches() {
+    const Millis now = SteadyMillis();
+    if (router_watch != nullptr) {
+      const std::uint64_t before = router_watch->refused();
+      router_watch->Drain(now);
+      LOG_IF_EVERY_N(WARNING, router_watch->refused() > before, 100)
+          << "refused a connection to " << bound << ": " << router_watch->refused() << " so far";
+    }
+    for (auto& [name, peer] : named) {
+      if (peer.watch != nullptr) {
+        peer.watch->Drain(now);
+      }
     }
   }
 
@@ -119,21 +177,25 @@ struct ZmqEndpoint::Impl {
 };
 
 ZmqEndpoint::ZmqEndpoint(NetContext& context, FrameGuard guard) : impl_(std::make_unique<Impl>()) {
-  impl_->context = &context.impl_->context;
+  impl_->net = context.impl_.get();
   impl_->guard = guard;
 }
 ZmqEndpoint::~ZmqEndpoint() = default;
 
 Status ZmqEndpoint::Bind(const std::string& address, int listen_fd) {
   try {
-    impl_->router = std::make_unique<zmq::socket_t>(*impl_->context, zmq::socket_type::router);
+    impl_->router_watch.reset();
+    impl_->router = std::make_unique<zmq::socket_t>(impl_->net->context, zmq::socket_type::router);
     impl_->Configure(*impl_->router);
     impl_->router->set(zmq::sockopt::router_mandatory, true);
     if (listen_fd >= 0) {
       impl_->router->set(zmq::sockopt::use_fd, listen_fd);
     }
-    impl_->router->bind(address);
     impl_->router_inproc = IsInproc(address);
+    if (impl_->net->keys.has_value() && !impl_->router_inproc) {
+      impl_->router_watch = impl_->Admit(*impl_->router);
+    }
+    impl_->router->bind(address);
     impl_->bound = impl_->router_inproc || listen_fd >= 0
                        ? address
                        : impl_->router->get(zmq::sockopt::last_endpoint);
@@ -145,14 +207,27 @@ Status ZmqEndpoint::Bind(const std::string& address, int listen_fd) {
 
 const std::string& ZmqEndpoint::bound_address() const { return impl_->bound; }
 
-Status ZmqEndpoint::Connect(const std::string& peer, const std::string& address) {
+Status ZmqEndpoint::Connect(const std::string& peer, const std::string& address,
+                            const std::string& key_name) {
   try {
-    zmq::socket_t socket(*impl_->context, zmq::socket_type::dealer);
+    zmq::socket_t socket(impl_->net->context, zmq::socket_type::dealer);
     impl_->Configure(socket);
     socket.set(zmq::sockopt::reconnect_ivl, 50);
     socket.set(zmq::sockopt::reconnect_ivl_max, 1000);
+    std::unique_ptr<HandshakeWatch> watch;
+    if (impl_->net->keys.has_value() && !IsInproc(address)) {
+      const auto& known = impl_->net->keys->known;
+      const auto key = known.find(key_name);
+      if (key == known.end()) {
+        return FailedPrecondition("connect to " + address + ": the public key of '" + key_name +
+                                  "' is not in the key directory");
+      }
+      watch = impl_->Prove(socket, key->second);
+    }
     socket.connect(address);
-    impl_->named.insert_or_assign(peer, Impl::Named{std::move(socket), IsInproc(address)});
+    impl_->named.erase(peer);  // A watch goes before its socket.
+    impl_->named.emplace(
+        peer, Impl::Named{std::move(socket), IsInproc(address), address, std::move(watch)});
     return OkStatus();
   } catch (const zmq::error_t& error) {
     return Unavailable("connect to " + address + ": " + error.what());
@@ -197,6 +272,9 @@ Status ZmqEndpoint::Poll(Millis timeout_ms, const OnFrame& on_frame, const OnBad
       owners.emplace_back(&name, &named);
     }
     zmq::poll(items, std::chrono::milliseconds(timeout_ms));
+    if (impl_->net->keys.has_value()) {
+      impl_->DrainWatches();
+    }
     for (std::size_t i = 0; i < items.size(); ++i) {
       if ((items[i].revents & ZMQ_POLLIN) == 0) {
         continue;
@@ -219,5 +297,19 @@ Status ZmqEndpoint::Poll(Millis timeout_ms, const OnFrame& on_frame, const OnBad
 
 std::uint64_t ZmqEndpoint::bytes_sent() const { return impl_->sent; }
 std::uint64_t ZmqEndpoint::bytes_received() const { return impl_->received; }
+
+std::uint64_t ZmqEndpoint::refused() const {
+  return impl_->router_watch != nullptr ? impl_->router_watch->refused() : 0;
+}
+
+Status ZmqEndpoint::CheckPeers(Millis patience_ms) const {
+  for (const auto& [name, peer] : impl_->named) {
+    if (peer.watch != nullptr && peer.watch->failing(SteadyMillis(), patience_ms)) {
+      return FailedPrecondition("no connection to " + name + " at " + peer.address + ": " +
+                                peer.watch->trouble());
+    }
+  }
+  return OkStatus();
+}
 
 }  // namespace plexus

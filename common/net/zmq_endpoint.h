@@ -5,7 +5,7 @@
 // goes to others).  A peer is either such a name, or the routing id that a frame came with; ids
 // begin with a zero byte, so the two never meet.  ZeroMQ may drop silently (a reconnect); resending
 // is the protocol's.  Frames that cross a process's border are sealed when sent and verified when
-// received.
+// received.  With keys, what is not inproc is encrypted, and each side proves who it is.
 //
 // Thread safety: an endpoint belongs to one thread.  A NetContext is thread-safe and outlives its
 // endpoints.
@@ -17,6 +17,7 @@
 #include <string>
 
 #include "common/bytes.h"
+#include "common/net/zmq_curve.h"
 #include "common/outbox.h"
 #include "common/status.h"
 
@@ -26,9 +27,13 @@ class NetContext {
  public:
   // `io_threads` of ZeroMQ; inproc needs none.
   explicit NetContext(int io_threads);
+  // Its endpoints use `keys`: those that bind admit the known keys only.
+  NetContext(int io_threads, const CurveKeys& keys);
   ~NetContext();
   NetContext(const NetContext&) = delete;
   NetContext& operator=(const NetContext&) = delete;
+
+  bool has_keys() const;
 
  private:
   friend class ZmqEndpoint;
@@ -56,8 +61,10 @@ class ZmqEndpoint {
   // Where it is bound; a port 0 is resolved.
   const std::string& bound_address() const;
 
-  // Frames to `peer` go to `address` from now on.
-  Status Connect(const std::string& peer, const std::string& address);
+  // Frames to `peer` go to `address` from now on.  With keys, who is there must have those of
+  // `key_name`.  kFailedPrecondition: that name's public key is not known.
+  Status Connect(const std::string& peer, const std::string& address,
+                 const std::string& key_name = "");
 
   // Queues and returns.  kUnavailable: no such peer, or it is gone.
   Status Send(const Envelope& envelope);
@@ -70,6 +77,12 @@ class ZmqEndpoint {
 
   std::uint64_t bytes_sent() const;
   std::uint64_t bytes_received() const;
+
+  // With keys: connections to the bound address that were refused, and a sentence about a peer that
+  // Connect named and that, for longer than `patience_ms`, has refused or been refused (as of the
+  // last Poll).
+  std::uint64_t refused() const;
+  Status CheckPeers(Millis patience_ms) const;
 
  private:
   struct Impl;
