@@ -10,6 +10,7 @@
 #include <zmq.hpp>
 
 #include "common/clock.h"
+#include "common/net/handover.h"
 #include "common/net/zmq_watch.h"
 #include "common/net/zmq_zap.h"
 
@@ -27,13 +28,19 @@ bool IsInproc(const std::string& address) { return address.starts_with("inproc:/
 
 zmq::message_t MessageOf(const Bytes& frame) {
   auto* keep = new Bytes(frame);  // Freed by ZeroMQ when the bytes are out.
+  HandOver(frame.data());
   return zmq::message_t(
       const_cast<std::uint8_t*>(frame.data()), frame.size(),
-      [](void*, void* hint) { delete static_cast<Bytes*>(hint); }, keep);
+      [](void* data, void* hint) {
+        TakeOver(data);
+        delete static_cast<Bytes*>(hint);
+      },
+      keep);
 }
 
 Bytes BytesOf(zmq::message_t message) {
   const auto* data = static_cast<const std::uint8_t*>(message.data());
+  TakeOver(data);
   const std::size_t size = message.size();
   if (reinterpret_cast<std::uintptr_t>(data) % 8 != 0) {
     return Bytes::Copy({data, size});  // Small messages lie inside ZeroMQ's own structures.
