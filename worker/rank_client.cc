@@ -122,7 +122,9 @@ void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32
                  const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
                  const std::size_t first =
                      std::size_t{gradients.keys->groups[g].shard_begin[shard]} * dim;
-                 std::memcpy(out.data(), gradients.groups[g][t] + first, out.size_bytes());
+                 if (!out.empty()) {  // Without keys there may be no array.
+                   std::memcpy(out.data(), gradients.groups[g][t] + first, out.size_bytes());
+                 }
                });
     if (gradients.dense != nullptr) {
       for (const std::uint32_t b : shard_blocks_[shard]) {
