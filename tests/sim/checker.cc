@@ -66,6 +66,7 @@ void Checker::CheckEpoch(const FrameHeader& header, std::uint32_t index) {
 
 void Checker::OnCarrier(const proto::Carrier& carrier, std::uint64_t incarnation) {
   const auto [at, first] = carriers_.try_emplace({carrier.rank(), carrier.epoch()}, incarnation);
+  restarted_ = restarted_ || !first;
   if (!first && at->second != incarnation) {
     Fail("two programs carry rank " + std::to_string(carrier.rank()) + " with epoch " +
          std::to_string(carrier.epoch()));

@@ -91,7 +91,8 @@ void World::At(Micros at_us, std::function<void()> call) {
 Micros World::DrawDelay() {
   if (network_.slow > 0 && random_.Chance(network_.slow)) {
     ++traffic_.late;
-    return random_.Between(network_.delay_us_max, network_.slow_us_max);
+    return random_.Between(network_.delay_us_max,
+                           std::max(network_.delay_us_max, network_.slow_us_max));
   }
   return random_.Between(network_.delay_us_min, network_.delay_us_max);
 }
