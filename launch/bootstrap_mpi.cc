@@ -47,6 +47,7 @@ struct Verdict {
   std::int32_t quiet = 0;
   char run_dir[1024] = {};
   char http_address[128] = {};
+  char curve_dir[1024] = {};
   std::uint32_t job_bytes = 0;
 };
 
@@ -144,6 +145,7 @@ StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags) {
     }
     flags.overrides.push_back(path + "=" + std::to_string(count));
   }
+  RETURN_IF_ERROR(CheckKeys(proto::SCHEDULER, flags));
   ASSIGN_OR_RETURN(const std::shared_ptr<const JobPlan> plan, LoadPlan(flags));
   RETURN_IF_ERROR(PrepareRunDirectory(flags.run_dir, flags.overwrite, plan->job));
   return PrintJob(plan->job);
@@ -166,6 +168,7 @@ Verdict AgreeOnJob(const Roster& roster, const Flags& flags, std::string* job) {
     std::snprintf(verdict.run_dir, sizeof(verdict.run_dir), "%s", flags.run_dir.c_str());
     std::snprintf(verdict.http_address, sizeof(verdict.http_address), "%s",
                   flags.http_address.empty() ? "127.0.0.1:0" : flags.http_address.c_str());
+    std::snprintf(verdict.curve_dir, sizeof(verdict.curve_dir), "%s", flags.curve_dir.c_str());
   }
   MPI_Bcast(&verdict, sizeof(verdict), MPI_BYTE, root, MPI_COMM_WORLD);
   job->resize(verdict.job_bytes);
@@ -188,6 +191,7 @@ int RunInside(const Roster& roster, const Flags& flags, const Verdict& verdict, 
   Flags own = flags;
   own.job = std::string(verdict.run_dir) + "/job.textproto";
   own.run_dir = verdict.run_dir;
+  own.curve_dir = verdict.curve_dir;
   own.index = roster.index();
   own.scheduler = roster.AddressOf(roster.SchedulerRank());
   StatusOr<std::shared_ptr<const JobPlan>> plan = LoadResolvedPlan(own.job);
@@ -209,6 +213,7 @@ int RunInside(const Roster& roster, const Flags& flags, const Verdict& verdict, 
 ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdict, int listen_fd) {
   RoleAddresses addresses;
   addresses.scheduler = roster.AddressOf(roster.SchedulerRank());
+  addresses.curve_dir = verdict.curve_dir;
   if (role != proto::WORKER) {
     addresses.listen = roster.AddressOf(roster.self());
     addresses.listen_fd = listen_fd;

@@ -20,6 +20,8 @@ DEFINE_string(listen, "", "address to bind, tcp://host:port");
 DEFINE_int32(listen_fd, -1, "a listening socket that is open already");
 DEFINE_string(http_address, "", "serve /metrics, /healthz and /status here, as 127.0.0.1:0");
 DEFINE_int32(supervisor_pid, 0, "process that restarts this one");
+DEFINE_string(curve_dir, "", "directory of keys: encrypt, and admit only who has one of them");
+DEFINE_string(names, "", "names to make keys for; commas separate several");
 DEFINE_string(data, "", "data file to evaluate or predict; commas separate several");
 DEFINE_string(in, "", "file to split");
 DEFINE_string(out, "", "directory or file to write");
@@ -136,6 +138,8 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
   flags.listen_fd = FLAGS_listen_fd;
   flags.http_address = FLAGS_http_address;
   flags.supervisor_pid = FLAGS_supervisor_pid;
+  flags.curve_dir = FLAGS_curve_dir;
+  flags.names = FLAGS_names;
   flags.data = FLAGS_data;
   flags.in = FLAGS_in;
   flags.out = FLAGS_out;

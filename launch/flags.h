@@ -28,6 +28,8 @@ struct Flags {
   std::int32_t listen_fd = -1;
   std::string http_address;
   std::int32_t supervisor_pid = 0;
+  std::string curve_dir;
+  std::string names;
 
   // Data, evaluation.
   std::string data;

@@ -33,6 +33,12 @@ FrameGuard PlexusFrameGuard() {
   return {.seal = &SealFrame, .verify = &VerifyFrame, .frame_bytes_max = kFrameBytesMax};
 }
 
+std::string KeysHint(const NetContext& context) {
+  return context.has_keys()
+             ? "; do all members have --curve_dir, with keys of one making? (docs/security.md)"
+             : "; if it was started with --curve_dir, this member needs it too";
+}
+
 std::uint64_t PeakRssBytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);

@@ -39,6 +39,19 @@ struct NodeOptions {
   RankTimes* rank_times = nullptr;  // Workers: receives what each rank's seconds went to, by rank.
 };
 
+// Names of the roles' keys in a key directory.
+inline constexpr const char* kSchedulerKey = "scheduler";
+inline constexpr const char* kServerKey = "server";
+inline constexpr const char* kWorkerKey = "worker";
+
+// A member that has not had a word from the scheduler waits for it this long: it may be starting.
+inline constexpr Millis kFirstWordMillis = 60000;
+// A member whose key is refused gives up after this.
+inline constexpr Millis kRefusedMillis = 10000;
+
+// What to look at when members do not find each other.
+std::string KeysHint(const NetContext& context);
+
 // Exit codes: 0 done, 1 failed, 2 bad job or usage, 3 restartable.  The reason was logged.
 int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
                      const NodeOptions& options);

@@ -13,8 +13,10 @@ constexpr const char* kHelp =
 
   plexus train --job=FILE [--local] [--set path=value]... [--run_dir=DIR] [--overwrite]
                [--servers=N] [--workers=N] [--http_address=127.0.0.1:0] [--quiet]
+               [--curve_dir=DIR]
       Trains the job.  --local: everything in this process.  --set overrides an entry of the job,
       any number of times, such as --set data.train=a.tsv,b.tsv --set train.ranks=4.
+      --curve_dir: the processes encrypt what they say, with keys in DIR.
 
   plexus evaluate --run_dir=DIR --data=FILE[,FILE] [--which=best|final]
       Prints figures of a saved model on data, as JSON.
@@ -28,6 +30,10 @@ constexpr const char* kHelp =
 
   plexus data split --in=FILE --out=DIR --at=N,M [--header]
       Cuts a file by order into train.tsv, valid.tsv, test.tsv.
+
+  plexus keygen --out=DIR --names=scheduler,server,worker
+      Makes a pair of keys for each name, DIR/NAME.public and DIR/NAME.secret, for --curve_dir; see
+      docs/security.md.
 
 Exit codes: 0 done, 1 failed, 2 bad job or usage, 3 restartable.
 Schema of a job file: proto/job.proto; examples: examples/*.textproto; more: docs/.
@@ -52,6 +58,9 @@ int main(int argc, char** argv) {
   }
   if (command == "predict") {
     return plexus::PredictCommand(flags);
+  }
+  if (command == "keygen") {
+    return plexus::KeygenCommand(flags);
   }
   std::fputs(kHelp, stderr);
   return 2;

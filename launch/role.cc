@@ -28,6 +28,8 @@ By hand, or in a cluster without MPI:
   plexus-worker --job=FILE --run_dir=DIR --scheduler=tcp://HOST:7000 --index=I
 All members need the same job file and the same --set.  --http_address=127.0.0.1:0 serves /metrics,
 /healthz and /status of the scheduler and the servers.
+--curve_dir=DIR, for all members (mpirun: for the scheduler, DIR lying on every host), encrypts what
+they say to each other and admits only who has keys in DIR; `plexus keygen` makes them.
 
 Exit codes: 0 done, 1 failed, 2 bad job or usage, 3 restartable.
 )";
@@ -57,6 +59,23 @@ const char* RoleName(proto::Role role) {
   return "";
 }
 
+const char* KeyName(proto::Role role) {
+  switch (role) {
+    case proto::SCHEDULER:
+      return kSchedulerKey;
+    case proto::SERVER:
+      return kServerKey;
+    case proto::WORKER:
+      return kWorkerKey;
+  }
+  return "";
+}
+
+Status CheckKeys(proto::Role role, const Flags& flags) {
+  return flags.curve_dir.empty() ? OkStatus()
+                                 : LoadCurveKeys(flags.curve_dir, KeyName(role)).status();
+}
+
 std::vector<std::string> RoleCommand(proto::Role role, std::uint32_t index,
                                      const std::string& run_dir, const RoleAddresses& addresses,
                                      bool quiet) {
@@ -74,6 +93,9 @@ std::vector<std::string> RoleCommand(proto::Role role, std::uint32_t index,
   }
   if (!addresses.http_address.empty()) {
     argv.push_back("--http_address=" + addresses.http_address);
+  }
+  if (!addresses.curve_dir.empty()) {
+    argv.push_back("--curve_dir=" + addresses.curve_dir);
   }
   if (quiet) {
     argv.push_back("--quiet");
@@ -94,14 +116,24 @@ int RunRole(proto::Role role, std::shared_ptr<const JobPlan> plan, const Flags& 
   options.signals = &InstallSignalCounter();
   options.exchange = exchange;
   options.progress = !flags.quiet;
-  NetContext context(1);
+  std::unique_ptr<NetContext> context;
+  if (flags.curve_dir.empty()) {
+    context = std::make_unique<NetContext>(1);
+  } else {
+    StatusOr<CurveKeys> keys = LoadCurveKeys(flags.curve_dir, KeyName(role));
+    if (!keys.ok()) {
+      std::fprintf(stderr, "%s\n", keys.status().message().c_str());
+      return 2;
+    }
+    context = std::make_unique<NetContext>(1, *keys);
+  }
   switch (role) {
     case proto::SCHEDULER:
-      return RunSchedulerNode(std::move(plan), context, options);
+      return RunSchedulerNode(std::move(plan), *context, options);
     case proto::SERVER:
-      return RunServerNode(std::move(plan), context, options);
+      return RunServerNode(std::move(plan), *context, options);
     case proto::WORKER:
-      return RunWorkerNode(std::move(plan), context, options);
+      return RunWorkerNode(std::move(plan), *context, options);
   }
   return 2;
 }
@@ -119,6 +151,10 @@ int RoleMain(proto::Role role, int argc, char** argv) {
     std::fprintf(stderr,
                  "plexus-%s needs its addresses (--scheduler, --listen), or mpirun; see --help\n",
                  RoleName(role));
+    return 2;
+  }
+  if (Status status = CheckKeys(role, flags); !status.ok()) {
+    std::fprintf(stderr, "%s\n", status.message().c_str());
     return 2;
   }
   StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags);

@@ -23,12 +23,18 @@ int RoleMain(proto::Role role, int argc, char** argv);
 int RunRole(proto::Role role, std::shared_ptr<const JobPlan> plan, const Flags& flags,
             DenseExchange* exchange);
 
+// The name of the role's keys in a key directory.
+const char* KeyName(proto::Role role);
+// The sentence is of a file in --curve_dir that is missing or wrong; OK without --curve_dir.
+Status CheckKeys(proto::Role role, const Flags& flags);
+
 // Where things are, for the command line of a role program.
 struct RoleAddresses {
   std::string scheduler;  // tcp://host:port
   std::string listen;     // Scheduler and servers.
   int listen_fd = -1;
   std::string http_address;
+  std::string curve_dir;
 };
 
 // The command line that starts the role from RUN/job.textproto, supervised by this process.

@@ -104,6 +104,11 @@ void SchedulerMetrics::SetGauge(const std::string& name, const std::string& help
   metrics_.AddGauge(name, help, labels).Set(value);
 }
 
+void SchedulerMetrics::SetRefusedConnections(std::uint64_t total) {
+  SetTotal("plexus_scheduler_connections_refused_total", "Connections refused for their keys.",
+           static_cast<double>(total));
+}
+
 void SchedulerMetrics::OnEvent(const SchedulerEvent& event, double seconds) {
   if (event.kind == SchedulerEvent::Kind::kPhase && last_commit_ == 0) {
     last_commit_ = seconds;

@@ -21,6 +21,9 @@ class SchedulerMetrics {
   // Each event, once, when it happens; `seconds` is a steady clock's.
   void OnEvent(const SchedulerEvent& event, double seconds);
 
+  // Connections refused for their keys, so far.
+  void SetRefusedConnections(std::uint64_t total);
+
   // What there is to show now.  `stopping`: someone asked the job to end.
   StatusPages Pages(const Scheduler& scheduler, const RankSeconds& ranks, bool stopping,
                     Millis now);

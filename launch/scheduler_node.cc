@@ -14,8 +14,9 @@ constexpr Millis kPollMillis = 50;
 // After a failure at the start: for the members that come to be told.
 constexpr Millis kLingerMillis = 2000;
 
-SchedulerOptions OptionsOf(const proto::Job& job) {
+SchedulerOptions OptionsOf(const proto::Job& job, const NetContext& context) {
   SchedulerOptions options;
+  options.absence_hint = context.has_keys() ? KeysHint(context) : "";
   options.job_hash = JobHash(job);
   options.lease_ms = job.cluster().lease_ms();
   return options;
@@ -36,7 +37,7 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  Scheduler scheduler(plan, OptionsOf(plan->job));
+  Scheduler scheduler(plan, OptionsOf(plan->job, context));
   StatusOr<std::unique_ptr<StatusBoard>> board =
       StatusBoard::Start(options, proto::SCHEDULER, plan->job.cluster().lease_ms());
   const bool failed_at_start = !board.ok();
@@ -87,6 +88,7 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     flush();
     (*record)->OnTimer();
     if (!failed_at_start && (*board)->IsDue(SteadyMillis())) {
+      metrics.SetRefusedConnections(endpoint.refused());
       (*board)->Publish(
           metrics.Pages(scheduler, (*record)->rank_seconds(), Asked(options), SteadyMillis()));
     }

@@ -122,6 +122,8 @@ void ServerMetrics::Fill(const Shard& shard) {
            "Frames refused: malformed, or of a rank's older carrier.", counters.frames_refused);
   SetTotal("plexus_ps_frames_damaged_total", "Frames that failed their checksum or size.",
            static_cast<double>(damaged_));
+  SetTotal("plexus_ps_connections_refused_total", "Connections refused for their keys.",
+           static_cast<double>(connections_refused_));
   SetGauge("plexus_ps_version", "The version that the shard's rows have.",
            static_cast<double>(shard.version()));
   SetGauge("plexus_ps_staleness_versions_max",

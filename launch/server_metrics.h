@@ -23,6 +23,8 @@ class ServerMetrics {
   void OnFrame(const Shard& shard, FrameType type, double seconds);
   // A frame that did not verify, which the shard never saw.
   void OnDamagedFrame() { ++damaged_; }
+  // Connections refused for their keys, so far.
+  void SetRefusedConnections(std::uint64_t total) { connections_refused_ = total; }
 
   // What there is to show now; the bytes are those of frames so far.
   StatusPages Pages(const Shard& shard, const JobPlan& plan, std::uint64_t bytes_sent,
@@ -49,6 +51,7 @@ class ServerMetrics {
   Histogram& commit_seconds_;
   Histogram& other_seconds_;
   std::uint64_t damaged_ = 0;
+  std::uint64_t connections_refused_ = 0;
   std::uint64_t commits_seen_ = 0;
 };
 

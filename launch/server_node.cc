@@ -67,17 +67,30 @@ void SendLeaving(const NodeOptions& options, std::uint64_t incarnation, ZmqEndpo
   (void)endpoint.Send({kSchedulerPeer, ControlFrame(leaving)});
 }
 
+Status Open(const NodeOptions& options, ZmqEndpoint& endpoint) {
+  RETURN_IF_ERROR(endpoint.Bind(options.data_address, options.listen_fd));
+  return endpoint.Connect(kSchedulerPeer, options.scheduler_address, kSchedulerKey);
+}
+
+// Says why this server will never take part; OK while it may, or does.
+Status CheckScheduler(const NodeOptions& options, const NetContext& context,
+                      const ZmqEndpoint& endpoint, Millis waited) {
+  if (Status status = endpoint.CheckPeers(kRefusedMillis); !status.ok()) {
+    return Unavailable(status.message() + KeysHint(context));
+  }
+  return waited <= kFirstWordMillis
+             ? OkStatus()
+             : Unavailable("has not heard from the scheduler at " + options.scheduler_address +
+                           " for " + std::to_string(waited) + " ms" + KeysHint(context));
+}
+
 }  // namespace
 
 int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
                   const NodeOptions& options) {
   pthread_setname_np(pthread_self(), ("shard-" + std::to_string(options.index)).c_str());
   ZmqEndpoint endpoint(context, PlexusFrameGuard());
-  if (Status status = endpoint.Bind(options.data_address, options.listen_fd); !status.ok()) {
-    LOG(ERROR) << "server " << options.index << ": " << status.message();
-    return 1;
-  }
-  if (Status status = endpoint.Connect(kSchedulerPeer, options.scheduler_address); !status.ok()) {
+  if (Status status = Open(options, endpoint); !status.ok()) {
     LOG(ERROR) << "server " << options.index << ": " << status.message();
     return 1;
   }
@@ -103,14 +116,17 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       }
     }
   };
+  const Millis began = SteadyMillis();
+  bool heard = false;  // From the scheduler.
   while (!shard.stop().has_value()) {
     const Status status = endpoint.Poll(
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
-          const double began = SteadySeconds();
-          shard.OnMessage(peer, frame, static_cast<Millis>(began * 1e3));
+          const double now = SteadySeconds();
+          heard = heard || peer == kSchedulerPeer;
+          shard.OnMessage(peer, frame, static_cast<Millis>(now * 1e3));
           if ((*board)->on()) {
-            metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - began);
+            metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);
           }
           flush();
         },
@@ -124,10 +140,16 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       LOG(ERROR) << "server " << options.index << ": " << status.message();
       return 1;
     }
+    const Millis waited = heard ? 0 : SteadyMillis() - began;
+    if (Status reached = CheckScheduler(options, context, endpoint, waited); !reached.ok()) {
+      LOG(ERROR) << "server " << options.index << ": " << reached.message();
+      return 3;
+    }
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
     shard.OnTimer(SteadyMillis());
     flush();
     if ((*board)->IsDue(SteadyMillis())) {
+      metrics.SetRefusedConnections(endpoint.refused());
       (*board)->Publish(
           metrics.Pages(shard, *plan, endpoint.bytes_sent(), endpoint.bytes_received()));
     }

@@ -69,6 +69,7 @@ int TrainInProcesses(const JobPlan& plan, const Flags& flags) {
   const std::string host = "127.0.0.1";
   Supervisor supervisor;
   RoleAddresses scheduler;
+  scheduler.curve_dir = flags.curve_dir;
   const auto start = [&](proto::Role role, std::uint32_t index) -> Status {
     RoleAddresses addresses = scheduler;
     ProgramSpec spec;
@@ -128,6 +129,16 @@ void PrintSummary(const std::string& run_dir) {
 }  // namespace
 
 int TrainCommand(const Flags& flags) {
+  if (flags.local && !flags.curve_dir.empty()) {
+    std::fprintf(stderr, "--curve_dir has no use with --local: nothing leaves the process\n");
+    return 2;
+  }
+  for (const proto::Role role : {proto::SCHEDULER, proto::SERVER, proto::WORKER}) {
+    if (Status status = CheckKeys(role, flags); !status.ok()) {
+      std::fprintf(stderr, "%s\n", status.message().c_str());
+      return 2;
+    }
+  }
   StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags);
   if (!plan.ok()) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());

@@ -78,9 +78,9 @@ class RankThread {
 
   Status Train(const std::stop_token& stop) {
     ZmqEndpoint endpoint(context_, PlexusFrameGuard());
-    RETURN_IF_ERROR(endpoint.Connect(kSchedulerPeer, options_.scheduler_address));
+    RETURN_IF_ERROR(endpoint.Connect(kSchedulerPeer, options_.scheduler_address, kSchedulerKey));
     for (std::uint32_t shard = 0; shard < servers_.size(); ++shard) {
-      RETURN_IF_ERROR(endpoint.Connect(ShardPeer(shard), servers_[shard]));
+      RETURN_IF_ERROR(endpoint.Connect(ShardPeer(shard), servers_[shard], kServerKey));
     }
     RankDeps deps;
     deps.open_source = options_.open_source;
@@ -117,6 +117,9 @@ class RankThread {
           [&](const std::string& peer, const Status& bad) {
             LOG_EVERY_N(WARNING, 100) << "a frame from " << peer << ": " << bad.message();
           }));
+      if (Status status = endpoint.CheckPeers(kRefusedMillis); !status.ok()) {
+        return Unavailable(status.message() + KeysHint(context_));
+      }
       CountRest(times_.wait);
       trainer.OnTimer(SteadyMillis());
       bad_lines_.store(trainer.bad_lines(), std::memory_order_relaxed);
@@ -151,7 +154,7 @@ class WorkerAgent {
   int Run() {
     pthread_setname_np(pthread_self(), ("agent-" + std::to_string(options_.index)).c_str());
     ZmqEndpoint endpoint(context_, PlexusFrameGuard());
-    if (Status status = endpoint.Connect(kSchedulerPeer, options_.scheduler_address);
+    if (Status status = endpoint.Connect(kSchedulerPeer, options_.scheduler_address, kSchedulerKey);
         !status.ok()) {
       LOG(ERROR) << "worker " << options_.index << ": " << status.message();
       return 1;
@@ -177,9 +180,9 @@ class WorkerAgent {
         LOG(ERROR) << "worker " << options_.index << ": " << status.message();
         return 1;
       }
-      if (SteadyMillis() - heard > SilenceMax()) {
-        LOG(ERROR) << "worker " << options_.index << " has not heard from the scheduler at "
-                   << options_.scheduler_address << " for " << SilenceMax() << " ms: it is lost";
+      const Status reached = CheckScheduler(endpoint, SteadyMillis() - heard);
+      if (!reached.ok()) {
+        LOG(ERROR) << "worker " << options_.index << ": " << reached.message();
         return 3;
       }
     }
@@ -201,7 +204,18 @@ class WorkerAgent {
   // Before the first word the scheduler may still be starting.
   Millis SilenceMax() const {
     const Millis lease = plan_->job.cluster().lease_ms();
-    return registered_ ? 2 * lease : std::max<Millis>(2 * lease, 60000);
+    return registered_ ? 2 * lease : std::max<Millis>(2 * lease, kFirstWordMillis);
+  }
+
+  Status CheckScheduler(const ZmqEndpoint& endpoint, Millis silence) const {
+    if (Status status = endpoint.CheckPeers(kRefusedMillis); !status.ok()) {
+      return Unavailable(status.message() + KeysHint(context_));
+    }
+    return silence <= SilenceMax()
+               ? OkStatus()
+               : Unavailable("has not heard from the scheduler at " + options_.scheduler_address +
+                             " for " + std::to_string(silence) + " ms" +
+                             (registered_ ? ": it is lost" : KeysHint(context_)));
   }
 
   void SayHello(ZmqEndpoint& endpoint) {
@@ -252,13 +266,20 @@ class WorkerAgent {
       stop_ = view.stop();
       return;
     }
+    if (view.fence() < fence_) {
+      return;  // Overtaken by a newer one.
+    }
+    // Under one fence ranks only come, as servers hear of it; an older word must not take them away.
+    const bool newer = view.fence() > fence_;
+    fence_ = view.fence();
     std::map<std::uint32_t, proto::Carrier> wanted;
     for (const proto::Carrier& carrier : view.carry()) {
       wanted[carrier.rank()] = carrier;
     }
     std::erase_if(ranks_, [&](auto& entry) {
       const auto at = wanted.find(entry.first);
-      const bool gone = at == wanted.end() || at->second.epoch() != entry.second->epoch();
+      const bool gone =
+          newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch());
       if (gone) {
         entry.second->Join();
         closed_seconds_.Add(entry.second->seconds());
@@ -279,6 +300,7 @@ class WorkerAgent {
   const NodeOptions& options_;
   proto::Register registration_;
   bool registered_ = false;
+  std::uint64_t fence_ = 0;  // Of the last View.
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;

@@ -232,7 +232,11 @@ proto::Commit Scheduler::MakeCommit() {
     event.figures = MergeEvaluation();
     next = planner_.AfterEvaluation(phase_, step, event.figures);
   }
-  if (stop_requested_) {
+  const bool training = phase_.kind() == proto::Phase::TRAIN;
+  if (stop_requested_ && training && !plan_->dense_on_servers() && !complete.all_last()) {
+    // Only a phase's last push brings the workers' dense parameters to the shards.
+    next.phase = planner_.OneMoreStep(phase_, step);
+  } else if (stop_requested_) {
     const bool best = next.save.starts_with(kBestModel);
     next = planner_.Stop(phase_, step);
     next.save = best ? std::string(kBestModel) + "," + next.save : next.save;
@@ -402,7 +406,7 @@ void Scheduler::OnTimer(Millis now) {
     if (now - *began_ > options_.start_timeout_ms) {
       Fail(3,
            "not all members came within " + std::to_string(options_.start_timeout_ms / 1000) +
-               " s: " + WaitReport(),
+               " s: " + WaitReport() + options_.absence_hint,
            now);
     }
     return;
