@@ -40,6 +40,15 @@ NextPhase PhasePlanner::Stop(const proto::Phase& current, std::uint64_t step) co
   return next;
 }
 
+proto::Phase PhasePlanner::OneMoreStep(const proto::Phase& current, std::uint64_t step) const {
+  proto::Phase phase = current;
+  phase.set_number(current.number() + 1);
+  phase.set_first_step(step + 1);
+  phase.set_last_step(step + 1);
+  phase.set_epoch_steps(current.epoch_steps() + step + 1 - current.first_step());
+  return phase;
+}
+
 NextPhase PhasePlanner::AfterTraining(const proto::Phase& current, std::uint64_t step,
                                       bool exhausted) {
   validated_epoch_ = epoch_ + 1;

@@ -37,6 +37,8 @@ class PhasePlanner {
                             const EvaluationFigures& figures);
   // The end, now.
   NextPhase Stop(const proto::Phase& current, std::uint64_t step) const;
+  // Training goes on for a single step, which the ranks know to be the last.
+  proto::Phase OneMoreStep(const proto::Phase& current, std::uint64_t step) const;
 
   // Figures of the best validation (or of the end, without validation data).
   const std::optional<EvaluationFigures>& validation() const { return validation_; }

@@ -37,8 +37,10 @@ class Loopback {
     }
   }
 
-  // Runs to the end; false if it never came.
-  bool Run() {
+  // Runs to the end; false if it never came.  With `stop_at`, a stop is requested once that version
+  // is committed.
+  bool Run(std::uint64_t stop_at = ~0ULL) {
+    stop_at_ = stop_at;
     for (Millis now = 0; now < 100000; now += 100) {
       if (scheduler_.stop().has_value()) {
         return true;
@@ -126,6 +128,9 @@ class Loopback {
       const Message message = std::move(network_.front());
       network_.pop_front();
       Deliver(message, now);
+      if (scheduler_.version() >= stop_at_) {
+        scheduler_.RequestStop(now);
+      }
     }
     for (SchedulerEvent& event : scheduler_.TakeEvents()) {
       events_.push_back(std::move(event));
@@ -174,6 +179,7 @@ class Loopback {
   std::map<std::uint32_t, std::unique_ptr<RankTrainer>> ranks_;
   std::deque<Message> network_;
   std::vector<SchedulerEvent> events_;
+  std::uint64_t stop_at_ = ~0ULL;
 };
 
 }  // namespace plexus

@@ -9,6 +9,7 @@
 
 #include "tests/unit/ps/shard_testing.h"
 #include "tests/unit/worker/loopback.h"
+#include "worker/dense_replica.h"
 
 namespace plexus {
 namespace {
@@ -275,6 +276,41 @@ TEST(RankTrainerTest, EvaluationIsThatOfOnePass) {
   EXPECT_EQ(told[1].samples, figures.samples);
   EXPECT_EQ(told[1].auc, figures.auc);
   EXPECT_EQ(told[1].logloss, figures.logloss);
+}
+
+// One rank that holds the dense parameters itself; its exchange never waits.
+TEST(RankTrainerTest, ReplicatedDenseParametersEndOnTheShards) {
+  for (const Overrides& more :
+       {Overrides{}, Overrides{"data.valid=v", "train.evaluate_every_steps=4"},
+        Overrides{"train.clip_dense_norm=0.05", "model.batch_norm=true"}}) {
+    Overrides overrides = {"train.ranks=1", "cluster.workers=1"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    Loopback servers(Plan(2, 1, overrides));
+    ASSERT_TRUE(servers.Run());
+    overrides.emplace_back("train.dense_sync=MPI");
+    const auto plan = Plan(2, 1, overrides);
+    DenseReplica replica(plan, 1, MakeLocalReducer());
+    Loopback replicated(plan, &replica);
+    ASSERT_TRUE(replicated.Run());
+    ASSERT_EQ(replicated.scheduler().stop()->exit_code(), 0);
+    EXPECT_EQ(replicated.digest(), servers.digest());
+  }
+}
+
+TEST(RankTrainerTest, AStopKeepsReplicatedDenseParametersToo) {
+  const Overrides overrides = {"train.ranks=1", "cluster.workers=1"};
+  const auto plan = Plan(2, 1, {"train.ranks=1", "cluster.workers=1", "train.dense_sync=MPI"});
+  DenseReplica replica(plan, 1, MakeLocalReducer());
+  Loopback replicated(plan, &replica);
+  ASSERT_TRUE(replicated.Run(3));
+  EXPECT_EQ(replicated.scheduler().stop()->exit_code(), 0);
+  EXPECT_TRUE(replicated.scheduler().totals().interrupted);
+  const std::uint64_t version = replicated.scheduler().version();
+  EXPECT_LT(version, 8u);
+  Loopback servers(Plan(2, 1, overrides));
+  ASSERT_TRUE(servers.Run(version - 1));
+  ASSERT_EQ(servers.scheduler().version(), version);
+  EXPECT_EQ(replicated.digest(), servers.digest());
 }
 
 // A source that opens, or reads, with an error.
