@@ -1,7 +1,8 @@
 // train_bench: samples a second of training DeepFM in one process, scheduler, shard and ranks as
 // its threads, on samples of Criteo's shape out of tables whose rows all exist.
 //
-//   train_bench [--ranks=2] [--tsv] [--bf16] [--rows=10000000] [--batch=4096] [--windows=7]
+//   train_bench [--ranks=2] [--servers=1] [--tsv] [--bf16] [--rows=10000000] [--batch=4096]
+//   [--windows=7]
 //
 // First every row is pushed once.  Then 40 batches are trained on over and over, out of memory, or
 // with --tsv out of a text file that a reader parses; the speed is the median over windows of five
@@ -36,6 +37,7 @@
 DEFINE_string(bench_job, "examples/criteo_deepfm.textproto", "the job");
 DEFINE_string(work_dir, "build/bench/train", "for the text file and the run");
 DEFINE_uint32(ranks, 2, "ranks, a thread each");
+DEFINE_uint32(servers, 1, "shards, a thread each");
 DEFINE_uint64(rows, 10000000, "rows of each table");
 DEFINE_uint32(batch, 4096, "samples a step, over all ranks");
 DEFINE_uint32(batches, 40, "different batches");
@@ -229,6 +231,7 @@ StatusOr<std::shared_ptr<const JobPlan>> MakeBenchPlan(const std::string& text,
     files += "," + text;
   }
   flags.overrides = {"data.train=" + files, "train.ranks=" + std::to_string(FLAGS_ranks),
+                     "cluster.servers=" + std::to_string(FLAGS_servers),
                      "train.batch_size=" + std::to_string(FLAGS_batch),
                      std::string("train.compute=") + (FLAGS_bf16 ? "BF16" : "F32")};
   return LoadPlan(flags);
@@ -242,7 +245,6 @@ bool Train(const std::shared_ptr<const JobPlan>& plan, const CriteoShape& shape,
   NodeOptions options;
   options.run_dir = FLAGS_work_dir + "/run";
   options.scheduler_address = "inproc://scheduler";
-  options.data_address = "inproc://server-0";
   options.local = true;
   options.rank_times = times->data();
   options.open_source = [&](std::uint32_t rank, const proto::Phase& phase,
@@ -257,7 +259,12 @@ bool Train(const std::shared_ptr<const JobPlan>& plan, const CriteoShape& shape,
     RunSchedulerNode(plan, context, options);
     meter->Fail();  // The job ends only by a failure.
   });
-  threads.emplace_back([&] { (void)RunServerNode(plan, context, options); });
+  std::vector<NodeOptions> servers(FLAGS_servers, options);
+  for (std::uint32_t i = 0; i < FLAGS_servers; ++i) {
+    servers[i].index = i;
+    servers[i].data_address = "inproc://server-" + std::to_string(i);
+    threads.emplace_back([&, i] { (void)RunServerNode(plan, context, servers[i]); });
+  }
   threads.emplace_back([&] { (void)RunWorkerNode(plan, context, options); });
   if (!finished.get()) {
     return false;
