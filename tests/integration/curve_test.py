@@ -97,7 +97,7 @@ class CurveTest(unittest.TestCase):
         members = json.loads((run / "members.json").read_text())
         self.assertEqual([member["role"] for member in members], ["scheduler", "server"])
         with urllib.request.urlopen(f"http://127.0.0.1:{http}/metrics", timeout=10) as page:
-            count = re.search(r"plexus_scheduler_connections_refused_total (\S+)", page.read().decode())
+            count = re.search(r"plexus_scheduler_connections_refused_total (\d+)", page.read().decode())
         self.assertGreaterEqual(float(count[1]), len(strangers))
         # Nothing has begun.
         code, output = cluster.finish(scheduler, 90)
