@@ -66,7 +66,10 @@ void Checker::CheckEpoch(const FrameHeader& header, std::uint32_t index) {
 
 void Checker::OnCarrier(const proto::Carrier& carrier, std::uint64_t incarnation) {
   const auto [at, first] = carriers_.try_emplace({carrier.rank(), carrier.epoch()}, incarnation);
-  restarted_ = restarted_ || !first;
+  if (!first && at->second == incarnation) {
+    Fail("rank " + std::to_string(carrier.rank()) + " began twice with epoch " +
+         std::to_string(carrier.epoch()));
+  }
   if (!first && at->second != incarnation) {
     Fail("two programs carry rank " + std::to_string(carrier.rank()) + " with epoch " +
          std::to_string(carrier.epoch()));
@@ -194,9 +197,8 @@ void Checker::CheckCounters(const Shard& shard, std::uint32_t index) {
     Fail("shard " + std::to_string(index) + " keeps " + std::to_string(pending) + " parts, " +
          std::to_string(shard.pending_bytes()) + " bytes");
   }
-  // A rank has at most staleness + 2 pulls under way; an older carrier's are forgotten, but a
-  // carrier whose thread was started anew has asked again.
-  if (shard.parked() > plan_->ranks() * (ahead + 1) * 3) {
+  // A rank has at most staleness + 2 pulls under way; an older carrier's are forgotten.
+  if (shard.parked() > plan_->ranks() * (ahead + 1)) {
     Fail("shard " + std::to_string(index) + " keeps " + std::to_string(shard.parked()) +
          " requests");
   }

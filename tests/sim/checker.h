@@ -36,9 +36,6 @@ class Checker final : public Observer {
   void Fail(const std::string& what);
   // The first failure; empty: none.
   const std::string& failure() const { return failure_; }
-  // Whether a program began a rank a second time with the same epoch: a view that came late had
-  // taken it away.
-  bool restarted() const { return restarted_; }
   // Of the shards together.
   Digest128 digest() const;
 
@@ -83,7 +80,6 @@ class Checker final : public Observer {
   std::vector<Twin> twins_;
   std::string failure_;
   std::uint64_t committed_ = 0;
-  bool restarted_ = false;
   proto::Phase phase_;  // The scheduler's.
   std::vector<std::pair<proto::Phase::DataSet, std::uint64_t>> evaluations_;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> carriers_;  // (rank, epoch).

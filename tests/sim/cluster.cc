@@ -240,7 +240,6 @@ RunResult Cluster::Run() {
   result_.digest = checker_.digest();
   result_.inexact = scheduler_->scheduler().totals().inexact;
   result_.interrupted = scheduler_->scheduler().totals().interrupted;
-  result_.restarted = checker_.restarted();
   result_.traffic = world_.traffic();
   result_.events = world_.events();
   result_.simulated_seconds = static_cast<double>(world_.now_us()) * 1e-6;

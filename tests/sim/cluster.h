@@ -19,7 +19,6 @@ struct RunResult {
   Digest128 digest;
   bool inexact = false;
   bool interrupted = false;
-  bool restarted = false;
   Traffic traffic;
   std::uint64_t events = 0;
   std::uint64_t kills = 0;

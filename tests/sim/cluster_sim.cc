@@ -37,7 +37,7 @@ std::string RunSeed(std::uint64_t seed, const ClusterOptions& options, RunResult
   if (!result->failure.empty()) {
     return result->failure;
   }
-  if (result->inexact && scenario.calm() && !result->restarted) {
+  if (result->inexact && scenario.calm()) {
     return "a deterministic run without faults says that it is inexact";
   }
   // The same bits at another size, whatever happened: always in BSP, in deterministic SSP if no

@@ -294,13 +294,18 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
     stop_ = view.stop();
     return;
   }
+  if (view.fence() < fence_) {
+    return;
+  }
+  const bool newer = view.fence() > fence_;
+  fence_ = view.fence();
   std::map<std::uint32_t, proto::Carrier> wanted;
   for (const proto::Carrier& carrier : view.carry()) {
     wanted[carrier.rank()] = carrier;
   }
   std::erase_if(ranks_, [&](auto& entry) {
     const auto at = wanted.find(entry.first);
-    return at == wanted.end() || at->second.epoch() != entry.second->epoch();
+    return newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch());
   });
   for (const auto& [rank, carrier] : wanted) {
     if (!ranks_.contains(rank)) {

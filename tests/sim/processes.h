@@ -147,6 +147,7 @@ class WorkerProcess final : public Actor {
   std::optional<Millis> heard_;
   Millis next_hello_ = 0;
   bool registered_ = false;
+  std::uint64_t fence_ = 0;
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::optional<int> exit_code_;
