@@ -67,6 +67,12 @@ void SendLeaving(const NodeOptions& options, std::uint64_t incarnation, ZmqEndpo
   (void)endpoint.Send({kSchedulerPeer, ControlFrame(leaving)});
 }
 
+Bytes BadRequest(const Status& bad) {
+  FrameHeader header;
+  header.code = ReplyCode::kBadRequest;
+  return MakeFrame(header, bad.message());
+}
+
 Status Open(const NodeOptions& options, ZmqEndpoint& endpoint) {
   RETURN_IF_ERROR(endpoint.Bind(options.data_address, options.listen_fd));
   return endpoint.Connect(kSchedulerPeer, options.scheduler_address, kSchedulerKey);
@@ -132,9 +138,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
         },
         [&](const std::string& peer, const Status& bad) {
           metrics.OnDamagedFrame();
-          FrameHeader header;
-          header.code = ReplyCode::kBadRequest;
-          (void)endpoint.Send({peer, MakeFrame(header, bad.message())});
+          (void)endpoint.Send({peer, BadRequest(bad)});
         });
     if (!status.ok()) {
       LOG(ERROR) << "server " << options.index << ": " << status.message();

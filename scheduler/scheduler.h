@@ -28,7 +28,7 @@ struct SchedulerOptions {
   std::uint64_t job_hash = 0;
   Millis lease_ms = 10000;
   Millis start_timeout_ms = 60000;  // For all members to come.
-  std::string absence_hint;         // Ends the sentence when they do not.
+  std::string absence_hint{};       // Ends the sentence when they do not.
   Millis stall_ms = 600000;  // Without a commit: who waits for whom is reported, exit code 3.
   bool commit_early =
       false;  // A bug to be caught: the simulator's canary `commit_before_complete`.
