@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <glog/logging.h>
+#include <google/protobuf/stubs/logging.h>
 
 #include "proto/control.h"
 #include "proto/frame.h"
@@ -156,6 +157,7 @@ void FuzzShard(std::int32_t staleness, std::span<const std::uint8_t> bytes) {
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
   FLAGS_minloglevel = google::FATAL;  // Refusals are what is asked for here.
+  google::protobuf::SetLogHandler(nullptr);
   return 0;
 }
 
