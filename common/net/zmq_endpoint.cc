@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <glog/logging.h>
+#include <malloc.h>
 #include <zmq.hpp>
 
 #include "common/clock.h"
@@ -23,6 +24,16 @@ constexpr int kFramesPerPoll = 64;
 constexpr int kLingerMillis = 2000;
 // What encryption adds to a frame, and some.
 constexpr std::int64_t kCurveBytesMax = 64;
+
+// Frames of megabytes come and go at every step.  By default the C library maps each one anew and
+// gives it back, and the kernel clears its pages every time; it is told once to keep them.
+void KeepFrameMemory() {
+  constexpr int kMappedFrom = 32 << 20;  // The most that it takes.
+  constexpr int kKept = 256 << 20;
+  static const bool told =
+      ::mallopt(M_MMAP_THRESHOLD, kMappedFrom) != 0 && ::mallopt(M_TRIM_THRESHOLD, kKept) != 0;
+  VLOG_IF(1, !told) << "malloc keeps its own thresholds";
+}
 
 bool IsInproc(const std::string& address) { return address.starts_with("inproc://"); }
 
@@ -65,6 +76,7 @@ struct NetContext::Impl {
 
 NetContext::NetContext(int io_threads) : impl_(std::make_unique<Impl>(io_threads)) {
   impl_->context.set(zmq::ctxopt::max_sockets, 65000);
+  KeepFrameMemory();
 }
 NetContext::NetContext(int io_threads, const CurveKeys& keys) : NetContext(io_threads) {
   impl_->keys = keys;
