@@ -78,9 +78,9 @@ class ZmqEndpoint {
   std::uint64_t bytes_sent() const;
   std::uint64_t bytes_received() const;
 
-  // With keys: connections to the bound address that were refused, and a sentence about a peer that
-  // Connect named and that, for longer than `patience_ms`, has refused or been refused (as of the
-  // last Poll).
+  // With keys: connections to the bound address that were refused or broke off before they had
+  // shown a key, and a sentence about a peer that Connect named and that, for longer than
+  // `patience_ms`, has refused or been refused (as of the last Poll).
   std::uint64_t refused() const;
   Status CheckPeers(Millis patience_ms) const;
 

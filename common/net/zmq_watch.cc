@@ -56,13 +56,13 @@ void HandshakeWatch::OnEvent(std::uint16_t event, std::uint32_t value, Millis no
     trouble_.clear();
     return;
   }
+  ++refused_;
   failing_since_ = weight_ == 0 ? now : failing_since_;
   if (event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
     ++weight_;
     trouble_ = "it breaks off the handshake: it may have other keys than this member knows";
     return;
   }
-  ++refused_;
   weight_ = kWeightMin;
   if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) {
     trouble_ = "it does not know this member's public key";

@@ -24,7 +24,8 @@ class HandshakeWatch {
   // Takes note of what happened.
   void Drain(Millis now);
 
-  // Handshakes that one side refused: a key is unknown or wrong, or one of them has none.
+  // Handshakes that failed: a key is unknown or wrong, one side has none, or the other one broke
+  // off (a client without keys may do so first).
   std::uint64_t refused() const { return refused_; }
   // Why the last one failed, in words of who connects.  Empty: none has, or one went well since.
   const std::string& trouble() const { return trouble_; }
