@@ -80,14 +80,14 @@ Status Open(const NodeOptions& options, ZmqEndpoint& endpoint) {
 
 // Says why this server will never take part; OK while it may, or does.
 Status CheckScheduler(const NodeOptions& options, const NetContext& context,
-                      const ZmqEndpoint& endpoint, Millis waited) {
+                      const ZmqEndpoint& endpoint, Millis silence, Millis silence_max) {
   if (Status status = endpoint.CheckPeers(kRefusedMillis); !status.ok()) {
     return Unavailable(status.message() + KeysHint(context));
   }
-  return waited <= kFirstWordMillis
+  return silence <= silence_max
              ? OkStatus()
              : Unavailable("has not heard from the scheduler at " + options.scheduler_address +
-                           " for " + std::to_string(waited) + " ms" + KeysHint(context));
+                           " for " + std::to_string(silence) + " ms" + KeysHint(context));
 }
 
 }  // namespace
@@ -122,19 +122,22 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       }
     }
   };
-  const Millis began = SteadyMillis();
-  bool heard = false;  // From the scheduler.
+  Millis heard = SteadyMillis();          // From the scheduler.
+  Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
   while (!shard.stop().has_value()) {
     const Status status = endpoint.Poll(
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
           const double now = SteadySeconds();
-          heard = heard || peer == kSchedulerPeer;
           shard.OnMessage(peer, frame, static_cast<Millis>(now * 1e3));
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);
           }
           flush();
+          if (peer == kSchedulerPeer) {
+            heard = SteadyMillis();
+            silence_max = 2 * static_cast<Millis>(plan->job.cluster().lease_ms());
+          }
         },
         [&](const std::string& peer, const Status& bad) {
           metrics.OnDamagedFrame();
@@ -144,10 +147,14 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       LOG(ERROR) << "server " << options.index << ": " << status.message();
       return 1;
     }
-    const Millis waited = heard ? 0 : SteadyMillis() - began;
-    if (Status reached = CheckScheduler(options, context, endpoint, waited); !reached.ok()) {
+    const Millis silence = SteadyMillis() - heard;
+    if (Status reached = CheckScheduler(options, context, endpoint, silence, silence_max);
+        !reached.ok()) {
       LOG(ERROR) << "server " << options.index << ": " << reached.message();
       return 3;
+    }
+    if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
+      shard.Interrupt();
     }
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
     shard.OnTimer(SteadyMillis());

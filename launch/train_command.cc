@@ -38,7 +38,7 @@ int TrainLocally(const std::shared_ptr<const JobPlan>& plan, const Flags& flags)
   std::vector<NodeOptions> workers(plan->job.cluster().workers(), base);
   std::vector<std::jthread> threads;
   NodeOptions scheduler = base;
-  scheduler.progress = !flags.quiet && ::isatty(STDERR_FILENO) != 0;
+  scheduler.progress = !flags.quiet;
   threads.emplace_back([&] { exit_code = RunSchedulerNode(plan, context, scheduler); });
   for (std::uint32_t i = 0; i < servers.size(); ++i) {
     servers[i].index = i;

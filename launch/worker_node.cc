@@ -229,6 +229,8 @@ class WorkerAgent {
       heartbeat.set_incarnation(registration_.incarnation());
       heartbeat.set_peak_rss_bytes(PeakRssBytes());
       heartbeat.set_leaving(leaving_);
+      heartbeat.set_interrupted(options_.signals != nullptr &&
+                                options_.signals->load(std::memory_order_relaxed) > 0);
       std::uint64_t bad_lines = closed_bad_lines_;
       RankSeconds seconds = closed_seconds_;
       double progress = 0;
@@ -269,7 +271,8 @@ class WorkerAgent {
     if (view.fence() < fence_) {
       return;  // Overtaken by a newer one.
     }
-    // Under one fence ranks only come, as servers hear of it; an older word must not take them away.
+    // Under one fence ranks only come, as servers hear of it; an older word must not take them
+    // away.
     const bool newer = view.fence() > fence_;
     fence_ = view.fence();
     std::map<std::uint32_t, proto::Carrier> wanted;

@@ -36,8 +36,11 @@ void Shard::OnMessage(const std::string& peer, const Bytes& frame, Millis now) {
       OnPhaseQuery(peer, frame);
       break;
     case FrameType::kControl:
-      OnControl(frame, now);
-      break;
+      if (peer == kSchedulerPeer) {
+        OnControl(frame, now);
+        break;
+      }
+      [[fallthrough]];  // Nobody else has a say.
     default:
       ++counters_.frames_refused;
       Reply(peer, header, FrameType::kError, ReplyCode::kBadRequest,
@@ -496,6 +499,7 @@ void Shard::OnTimer(Millis now) {
       heartbeat.set_wire_bytes(wire_bytes_);
       heartbeat.set_peak_rss_bytes(peak_rss_bytes_);
       heartbeat.set_failure(failure_);
+      heartbeat.set_interrupted(interrupted_);
       for (const std::uint32_t rank : WaitingFor()) {
         heartbeat.add_waiting_for(rank);
       }

@@ -65,6 +65,8 @@ class Shard {
   // message, then calls OnSaved.
   std::optional<std::string> TakeSaveRequest();
   void OnSaved(proto::Saved saved);
+  // The process was asked to end: the scheduler hears of it, and stops the job in order.
+  void Interrupt() { interrupted_ = true; }
   // What the runtime measured, for heartbeats.
   void SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes);
 
@@ -129,6 +131,7 @@ class Shard {
   ShardCounters counters_;
 
   bool registered_ = false;
+  bool interrupted_ = false;
   std::uint64_t fence_ = 0;
   std::uint64_t version_ = 0;
   proto::Phase phase_;

@@ -64,10 +64,13 @@ bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& he
   return true;
 }
 
-std::vector<Membership::Lost> Membership::Expire(Millis now) {
+std::vector<Membership::Lost> Membership::Expire(Millis now, bool saving) {
   std::vector<Lost> lost;
   for (auto* members : {&servers_, &workers_}) {
     for (MemberState& member : *members) {
+      if (saving && members == &servers_) {
+        member.heard = now;
+      }
       if (member.alive && !member.left && now - member.heard > lease_ms_) {
         member.alive = false;
         lost.push_back({member.info.role(), member.info.index(), now - member.heard});

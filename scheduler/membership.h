@@ -44,7 +44,9 @@ class Membership {
     std::uint32_t index;
     Millis silent_ms;
   };
-  std::vector<Lost> Expire(Millis now);
+  // Servers that write the model (`saving`) may be silent for longer: a dead one is replaced, and
+  // says so.
+  std::vector<Lost> Expire(Millis now, bool saving);
 
   // Gives orphaned ranks to living workers; true if anything changed (then the fence is higher).
   bool AssignRanks(Millis now);

@@ -101,6 +101,9 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (!heartbeat.failure().empty() && !stop_.has_value()) {
     Fail(heartbeat.restartable() ? 3 : 1, heartbeat.failure(), now);
   }
+  if (heartbeat.interrupted()) {
+    RequestStop(now);
+  }
   UpdateCarriers(now);
   if (started_ && !fence_was_known && membership_.fence_known()) {
     SendViews();  // New carriers may begin.
@@ -387,7 +390,7 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now)) {
+  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =

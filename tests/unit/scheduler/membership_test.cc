@@ -98,13 +98,13 @@ TEST_F(MembershipTest, ALostWorkersRanksGoToTheOneInItsPlace) {
   Start();
   Beat(proto::WORKER, 0, 20, 900);
   Beat(proto::SERVER, 0, 10, 900, 1);
-  EXPECT_THAT(members_.Expire(1000), IsEmpty()) << "exactly the lease";
-  const auto lost = members_.Expire(1001);
+  EXPECT_THAT(members_.Expire(1000, false), IsEmpty()) << "exactly the lease";
+  const auto lost = members_.Expire(1001, false);
   ASSERT_THAT(lost, SizeIs(1));
   EXPECT_EQ(lost[0].role, proto::WORKER);
   EXPECT_EQ(lost[0].index, 1u);
   EXPECT_EQ(lost[0].silent_ms, 1001);
-  EXPECT_THAT(members_.Expire(1002), IsEmpty()) << "lost once";
+  EXPECT_THAT(members_.Expire(1002, false), IsEmpty()) << "lost once";
   EXPECT_FALSE(members_.AssignRanks(1100));
   EXPECT_EQ(Register(proto::WORKER, 1, 22, 1200), Change::kJoined);
   EXPECT_TRUE(members_.AssignRanks(1200));
@@ -119,7 +119,7 @@ TEST_F(MembershipTest, AfterAGraceTimeOthersCarryThem) {
   Start();
   Beat(proto::WORKER, 0, 20, 900);
   Beat(proto::SERVER, 0, 10, 900, 1);
-  members_.Expire(1001);
+  members_.Expire(1001, false);
   EXPECT_FALSE(members_.AssignRanks(1501)) << "half a lease is not over";
   EXPECT_TRUE(members_.AssignRanks(1502));
   Beat(proto::SERVER, 0, 10, 1502, members_.fence());
@@ -139,7 +139,7 @@ TEST_F(MembershipTest, AReplacedWorkersRanksChangeEpochAtOnce) {
 TEST_F(MembershipTest, AWorkerThatWasOnlySilentComesBack) {
   Start();
   Beat(proto::WORKER, 0, 20, 900);
-  members_.Expire(1001);
+  members_.Expire(1001, false);
   EXPECT_TRUE(Beat(proto::WORKER, 1, 21, 1100));
   EXPECT_TRUE(members_.AssignRanks(1100));
   EXPECT_THAT(members_.epochs(), ElementsAre(1, 1, 2, 2)) << "its old frames stay fenced";
@@ -147,7 +147,7 @@ TEST_F(MembershipTest, AWorkerThatWasOnlySilentComesBack) {
 
 TEST_F(MembershipTest, ALostServerDoesNotComeBack) {
   Start();
-  EXPECT_THAT(members_.Expire(1001), SizeIs(3));
+  EXPECT_THAT(members_.Expire(1001, false), SizeIs(3));
   EXPECT_FALSE(Beat(proto::SERVER, 0, 10, 1100));
   EXPECT_FALSE(members_.all_servers());
   EXPECT_FALSE(members_.any_worker_alive());
@@ -161,7 +161,7 @@ TEST_F(MembershipTest, WhoLeavesIsNotLost) {
   EXPECT_FALSE(members_.everyone_left());
   Beat(proto::WORKER, 1, 21, 5, 0, true);
   EXPECT_TRUE(members_.everyone_left());
-  EXPECT_THAT(members_.Expire(100000), IsEmpty());
+  EXPECT_THAT(members_.Expire(100000, false), IsEmpty());
 }
 
 }  // namespace
