@@ -39,14 +39,15 @@ bool IsInproc(const std::string& address) { return address.starts_with("inproc:/
 
 zmq::message_t MessageOf(const Bytes& frame) {
   auto* keep = new Bytes(frame);  // Freed by ZeroMQ when the bytes are out.
-  HandOver(frame.data());
-  return zmq::message_t(
+  zmq::message_t message(
       const_cast<std::uint8_t*>(frame.data()), frame.size(),
       [](void* data, void* hint) {
         TakeOver(data);
         delete static_cast<Bytes*>(hint);
       },
       keep);
+  HandOver(frame.data());
+  return message;
 }
 
 Bytes BytesOf(zmq::message_t message) {

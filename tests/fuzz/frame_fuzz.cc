@@ -136,7 +136,9 @@ void FuzzShard(std::int32_t staleness, std::span<const std::uint8_t> bytes) {
       shard.OnTimer(now);
     } else {
       const Bytes frame = Repaired(bytes.subspan(2, size));
-      shard.OnMessage("peer/" + std::to_string(HeaderOf(frame).rank % 3), frame, now);
+      const bool control = HeaderOf(frame).type == FrameType::kControl;
+      const std::string peer = "peer/" + std::to_string(HeaderOf(frame).rank % 3);
+      shard.OnMessage(control ? kSchedulerPeer : peer, frame, now);
     }
     bytes = bytes.subspan(2 + size);
     if (shard.TakeSaveRequest().has_value()) {

@@ -254,6 +254,20 @@ TEST(ShardTest, MalformedFramesGetASentenceAndACount) {
   driver.ExpectCountersAddUp();
 }
 
+TEST(ShardTest, OnlyTheSchedulerHasControl) {
+  ShardDriver driver(Plan());
+  driver.Start();
+  driver.PushAll(1);
+  driver.Take();
+  proto::Control control;
+  control.mutable_commit()->set_step(1);
+  control.mutable_commit()->set_phase(1);
+  driver.shard().OnMessage("peer/0", ControlFrame(control), 0);
+  EXPECT_EQ(driver.shard().version(), 0u);
+  EXPECT_EQ(driver.shard().counters().frames_refused, 1u);
+  EXPECT_EQ(HeaderOf(driver.Take().replies.at(0).frame).type, FrameType::kError);
+}
+
 TEST(ShardTest, ACommitBeforeItsStepIsCompleteIsReportedNotApplied) {
   ShardDriver driver(Plan());
   driver.Start();
