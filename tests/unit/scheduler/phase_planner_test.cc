@@ -65,8 +65,8 @@ std::string Planned(const Case& c, PhasePlanner* planner) {
   return told;
 }
 
-TEST(PhasePlannerTest, PlansRuns) {
-  const Case cases[] = {
+std::vector<Case> Cases() {
+  return {
       {.name = "plain", .aucs = {}, .expected = "train0@1 [final] stop@11"},
       {.name = "epochs", .epochs = 2, .aucs = {}, .expected = "train0@1 train1@11 [final] stop@21"},
       {.name = "test only",
@@ -122,7 +122,10 @@ TEST(PhasePlannerTest, PlansRuns) {
        .aucs = {},
        .expected = "train0@1 train0@7+6 [final] stop@11"},
   };
-  for (const Case& c : cases) {
+}
+
+TEST(PhasePlannerTest, PlansRuns) {
+  for (const Case& c : Cases()) {
     SCOPED_TRACE(c.name);
     proto::Job job;
     job.mutable_train()->set_epochs(c.epochs);

@@ -33,6 +33,18 @@ struct NaiveStep {
   std::vector<float> logits;
 };
 
+// The oracle's dense values as a model reads them.
+std::vector<float> FlatDense(const JobPlan& plan, const StepOracle& oracle) {
+  std::vector<float> flat(plan.dense.size(), 0.0f);
+  const std::vector<float> packed = oracle.DenseValues();
+  std::size_t first = 0;
+  for (const DenseBlock& block : plan.dense.blocks()) {
+    std::copy_n(packed.data() + first, block.count, flat.data() + block.offset);
+    first += block.count;
+  }
+  return flat;
+}
+
 NaiveStep Compute(const JobPlan& plan, Model* model, const StepOracle& oracle, const Batch& batch,
                   std::uint32_t rank, std::uint64_t step, bool train) {
   NaiveStep result;
@@ -88,14 +100,8 @@ NaiveStep Compute(const JobPlan& plan, Model* model, const StepOracle& oracle, c
       (tables[t] == field.linear ? input.linears : input.embeddings).push_back(lookup);
     }
   }
-  std::vector<float> values(plan.dense.size(), 0.0f);
+  const std::vector<float> values = FlatDense(plan, oracle);
   std::vector<float> gradients(plan.dense.size(), 0.0f);
-  const std::vector<float> packed = oracle.DenseValues();
-  std::size_t first = 0;
-  for (const DenseBlock& block : plan.dense.blocks()) {
-    std::copy_n(packed.data() + first, block.count, values.data() + block.offset);
-    first += block.count;
-  }
   result.logits.resize(batch.samples);
   push.loss_sum = model->Step(input, values, train ? gradients.data() : nullptr, result.logits);
   for (const DenseBlock& block : plan.dense.blocks()) {
