@@ -9,7 +9,7 @@ add_library(plexus_options INTERFACE)
 target_compile_features(plexus_options INTERFACE cxx_std_20)
 target_compile_options(plexus_options INTERFACE
   -march=x86-64-v3 -fno-omit-frame-pointer
-  -Wall -Wextra -Wno-restrict -Wshadow -Wnon-virtual-dtor -Wundef -Werror)
+  -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -Wshadow -Wnon-virtual-dtor -Wundef -Werror)
 if(PLEXUS_SANITIZE)
   target_compile_options(plexus_options INTERFACE -fsanitize=${PLEXUS_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(plexus_options INTERFACE -fsanitize=${PLEXUS_SANITIZE})

@@ -43,7 +43,8 @@ class ServerMetricsTest : public testing::Test {
   }
 
   void Handle(const Bytes& frame) {
-    shard_.OnMessage("peer", frame, 0);
+    const bool control = HeaderOf(frame).type == FrameType::kControl;
+    shard_.OnMessage(control ? kSchedulerPeer : "peer", frame, 0);
     metrics_.OnFrame(shard_, HeaderOf(frame).type, 0.001);
     ++handled_;
   }
