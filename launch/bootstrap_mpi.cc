@@ -147,7 +147,7 @@ StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags) {
     flags.overrides.push_back(path + "=" + std::to_string(count));
   }
   RETURN_IF_ERROR(CheckKeys(proto::SCHEDULER, flags));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const JobPlan> plan, LoadPlan(flags));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const JobPlan> plan, LoadPlan(flags, false));
   RETURN_IF_ERROR(PrepareRunDirectory(flags.run_dir, flags.overwrite, plan->job));
   return PrintJob(plan->job);
 }
@@ -180,7 +180,8 @@ Verdict AgreeOnJob(const Roster& roster, const Flags& flags, std::string* job) {
 // A machine that does not share the run directory gets its own.
 Status KeepJob(const std::string& run_dir, const std::string& job) {
   const std::string path = run_dir + "/job.textproto";
-  if (::access(path.c_str(), R_OK) == 0) {
+  StatusOr<std::string> present = ReadWholeFile(path, 1 << 24);
+  if (present.ok() && *present == job) {
     return OkStatus();
   }
   RETURN_IF_ERROR(MakeDirectories(run_dir));
@@ -222,6 +223,9 @@ ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdic
   }
   ProgramSpec spec;
   spec.name = std::string(RoleName(role)) + " " + std::to_string(roster.index());
+  if (role == proto::SERVER) {
+    addresses.http_address = AnyPortOf(addresses.http_address);
+  }
   spec.argv = RoleCommand(role, roster.index(), verdict.run_dir, addresses, verdict.quiet != 0);
   spec.restart_when_killed = role != proto::SCHEDULER;
   spec.lost = "the committed step is lost with it";

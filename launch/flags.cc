@@ -18,6 +18,7 @@ DEFINE_uint32(index, 0, "index of this server or worker");
 DEFINE_string(scheduler, "", "address of the scheduler, tcp://host:port");
 DEFINE_string(listen, "", "address to bind, tcp://host:port");
 DEFINE_int32(listen_fd, -1, "a listening socket that is open already");
+DEFINE_string(advertise, "", "address at which others reach this server, if not --listen");
 DEFINE_string(http_address, "", "serve /metrics, /healthz and /status here, as 127.0.0.1:0");
 DEFINE_int32(supervisor_pid, 0, "process that restarts this one");
 DEFINE_string(curve_dir, "", "directory of keys: encrypt, and admit only who has one of them");
@@ -136,6 +137,7 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
   flags.scheduler = FLAGS_scheduler;
   flags.listen = FLAGS_listen;
   flags.listen_fd = FLAGS_listen_fd;
+  flags.advertise = FLAGS_advertise;
   flags.http_address = FLAGS_http_address;
   flags.supervisor_pid = FLAGS_supervisor_pid;
   flags.curve_dir = FLAGS_curve_dir;

@@ -26,6 +26,7 @@ struct Flags {
   std::string scheduler;
   std::string listen;
   std::int32_t listen_fd = -1;
+  std::string advertise;
   std::string http_address;
   std::int32_t supervisor_pid = 0;
   std::string curve_dir;

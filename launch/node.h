@@ -28,6 +28,7 @@ struct NodeOptions {
   std::string scheduler_address;  // Where the scheduler is, or is to be.
   std::string data_address;       // Servers: where to bind.
   int listen_fd = -1;             // A listening socket of that address, or -1.
+  std::string advertise_address;  // Servers: where workers reach it; empty: where it is bound.
   std::string http_address;       // Empty: no HTTP.
   std::string run_dir;
   pid_t supervisor_pid = 0;

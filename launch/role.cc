@@ -24,7 +24,8 @@ Under mpirun, one job:
 By hand, or in a cluster without MPI:
   plexus-scheduler --job=FILE --run_dir=DIR --listen=tcp://0.0.0.0:7000
   plexus-ps     --job=FILE --run_dir=DIR --scheduler=tcp://HOST:7000 --index=I \
-                --listen=tcp://HOST:7001
+                --listen=tcp://IP:7001      (or --listen=tcp://0.0.0.0:7001
+                                             --advertise=tcp://HOST:7001)
   plexus-worker --job=FILE --run_dir=DIR --scheduler=tcp://HOST:7000 --index=I
 All members need the same job file and the same --set.  --http_address=127.0.0.1:0 serves /metrics,
 /healthz and /status of the scheduler and the servers.
@@ -76,6 +77,11 @@ Status CheckKeys(proto::Role role, const Flags& flags) {
                                  : LoadCurveKeys(flags.curve_dir, KeyName(role)).status();
 }
 
+std::string AnyPortOf(const std::string& http_address) {
+  const std::size_t colon = http_address.rfind(':');
+  return colon == std::string::npos ? http_address : http_address.substr(0, colon) + ":0";
+}
+
 std::vector<std::string> RoleCommand(proto::Role role, std::uint32_t index,
                                      const std::string& run_dir, const RoleAddresses& addresses,
                                      bool quiet) {
@@ -110,6 +116,7 @@ int RunRole(proto::Role role, std::shared_ptr<const JobPlan> plan, const Flags& 
   options.scheduler_address = role == proto::SCHEDULER ? flags.listen : flags.scheduler;
   options.data_address = flags.listen;
   options.listen_fd = flags.listen_fd;
+  options.advertise_address = flags.advertise;
   options.http_address = flags.http_address == "none" ? "" : flags.http_address;
   options.run_dir = flags.run_dir;
   options.supervisor_pid = flags.supervisor_pid;
@@ -157,7 +164,16 @@ int RoleMain(proto::Role role, int argc, char** argv) {
     std::fprintf(stderr, "%s\n", status.message().c_str());
     return 2;
   }
-  StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags);
+  const bool everywhere = flags.listen.find("//0.0.0.0:") != std::string::npos ||
+                          flags.listen.find("//*:") != std::string::npos;
+  if (role == proto::SERVER && everywhere && flags.advertise.empty()) {
+    std::fprintf(
+        stderr,
+        "--listen=%s is no address that a worker can connect to: add --advertise=tcp://HOST:PORT\n",
+        flags.listen.c_str());
+    return 2;
+  }
+  StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags, role == proto::WORKER);
   if (!plan.ok()) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());
     return 2;

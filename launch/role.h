@@ -44,4 +44,7 @@ std::vector<std::string> RoleCommand(proto::Role role, std::uint32_t index,
 
 const char* RoleName(proto::Role role);
 
+// "host:0" of "host:port": the scheduler takes the port that was asked for, servers any free one.
+std::string AnyPortOf(const std::string& http_address);
+
 }  // namespace plexus

@@ -46,14 +46,16 @@ StatusOr<std::shared_ptr<const JobPlan>> PlanOf(const proto::Job& job) {
 
 }  // namespace
 
-StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags) {
+StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags, bool reads_data) {
   if (flags.job.empty()) {
     return InvalidArgument("--job=FILE is needed; see --help");
   }
   ASSIGN_OR_RETURN(proto::Job job, LoadJob(flags.job, flags.overrides));
   ResolveNumericProfile(&job);
   RETURN_IF_ERROR(CheckRunnable(job));
-  RETURN_IF_ERROR(CheckFiles(job.data()));
+  if (reads_data) {
+    RETURN_IF_ERROR(CheckFiles(job.data()));
+  }
   return PlanOf(job);
 }
 

@@ -15,7 +15,8 @@ namespace plexus {
 
 // Loads --job with the overrides, resolves, checks the machine, plans.  Everything wrong is a bad
 // job (exit code 2).
-StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags);
+// `reads_data`: the data files must be readable here.
+StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags, bool reads_data);
 // The plan of a job that is resolved already, from a file such as RUN/job.textproto.
 StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& path);
 

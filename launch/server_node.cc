@@ -87,7 +87,8 @@ Status CheckScheduler(const NodeOptions& options, const NetContext& context,
   return silence <= silence_max
              ? OkStatus()
              : Unavailable("has not heard from the scheduler at " + options.scheduler_address +
-                           " for " + std::to_string(silence) + " ms" + KeysHint(context));
+                           " for " + std::to_string(silence) + " ms" +
+                           (silence_max == kFirstWordMillis ? KeysHint(context) : ": it is lost"));
 }
 
 }  // namespace
@@ -107,8 +108,10 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     return 1;
   }
   ServerMetrics metrics(options.index);
-  const ShardOptions shard_options =
-      OptionsOf(*plan, options, endpoint.bound_address(), (*board)->address());
+  const ShardOptions shard_options = OptionsOf(
+      *plan, options,
+      options.advertise_address.empty() ? endpoint.bound_address() : options.advertise_address,
+      (*board)->address());
   Shard shard(plan, shard_options);
 
   const auto flush = [&] {

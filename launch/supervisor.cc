@@ -108,6 +108,13 @@ void Supervisor::OnDeath(Program& program, int wait_status) {
     LOG(ERROR) << who << " was ended by signal " << WTERMSIG(wait_status) << ": "
                << program.spec.lost;
   }
+  if (!program.spec.leader && !killed && WEXITSTATUS(wait_status) != 0 && !ended_) {
+    LOG(ERROR) << who << " ended with exit code " << WEXITSTATUS(wait_status);
+    // The job cannot go on without it; the leader ends it in order, if it does not know already.
+    if (std::exchange(member_exit_code_, WEXITSTATUS(wait_status)) == 0) {
+      SignalLeader();  // Once: a third signal would kill it.
+    }
+  }
   if (program.spec.leader) {
     ended_ = true;
     exit_code_ = killed ? 3 : WEXITSTATUS(wait_status);
@@ -131,6 +138,14 @@ void Supervisor::KillAll(int signal) {
   }
 }
 
+void Supervisor::SignalLeader() {
+  for (const Program& program : programs_) {
+    if (program.spec.leader && program.pid > 0) {
+      ::kill(program.pid, SIGTERM);
+    }
+  }
+}
+
 bool Supervisor::AnyRunning() const {
   return std::any_of(programs_.begin(), programs_.end(),
                      [](const Program& program) { return program.pid > 0; });
@@ -143,11 +158,7 @@ int Supervisor::Run() {
       if (++signals_ >= 3) {
         KillAll(SIGKILL);
       }
-      for (const Program& program : programs_) {
-        if (program.spec.leader && program.pid > 0) {
-          ::kill(program.pid, SIGTERM);
-        }
-      }
+      SignalLeader();
     }
     Reap();
   }
@@ -156,7 +167,7 @@ int Supervisor::Run() {
     WaitForSignal(50);
     Reap();
   }
-  return exit_code_;
+  return exit_code_ != 0 ? exit_code_ : member_exit_code_;
 }
 
 StatusOr<int> ListenOn(const std::string& host, int* port) {

@@ -35,8 +35,9 @@ class Supervisor {
 
   Status Start(ProgramSpec spec);
 
-  // Waits for the leader's end, then for the others' (5 s, then they are killed).  Returns the
-  // leader's exit code, or 3 if it was killed.
+  // Waits for the leader's end - a member that exits with an error has it end the job - then for
+  // the others' (5 s, then they are killed).  Returns the leader's exit code, or 3 if it was
+  // killed.
   int Run();
 
  private:
@@ -51,11 +52,13 @@ class Supervisor {
   void OnDeath(Program& program, int wait_status);
   void Reap();
   void KillAll(int signal);
+  void SignalLeader();
   bool AnyRunning() const;
 
   std::vector<Program> programs_;
   bool ended_ = false;
   int exit_code_ = 3;
+  int member_exit_code_ = 0;  // Of a member that failed before the leader's end.
   int signals_ = 0;
 };
 

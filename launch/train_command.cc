@@ -78,7 +78,7 @@ int TrainInProcesses(const JobPlan& plan, const Flags& flags) {
       int port = 0;
       ASSIGN_OR_RETURN(addresses.listen_fd, ListenOn(host, &port));
       addresses.listen = "tcp://" + host + ":" + std::to_string(port);
-      addresses.http_address = http;
+      addresses.http_address = role == proto::SERVER ? AnyPortOf(http) : http;
     }
     if (role == proto::SCHEDULER) {
       addresses.scheduler = addresses.listen;
@@ -139,7 +139,7 @@ int TrainCommand(const Flags& flags) {
       return 2;
     }
   }
-  StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags);
+  StatusOr<std::shared_ptr<const JobPlan>> plan = LoadPlan(flags, true);
   if (!plan.ok()) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());
     return 2;

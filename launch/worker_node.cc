@@ -48,6 +48,11 @@ class RankThread {
     const std::lock_guard lock(mutex_);
     return failure_;
   }
+  // Whether starting the job again may help.
+  bool restartable() const {
+    const std::lock_guard lock(mutex_);
+    return restartable_;
+  }
   std::uint64_t bad_lines() const { return bad_lines_.load(std::memory_order_relaxed); }
   double progress() const { return progress_.load(std::memory_order_relaxed); }
   RankSeconds seconds() const {
@@ -63,8 +68,13 @@ class RankThread {
     pthread_setname_np(pthread_self(), ("rank-" + std::to_string(carrier_.rank())).c_str());
     Status status = Train(stop);
     if (!status.ok()) {
+      if (options_.exchange != nullptr) {
+        options_.exchange->Cancel(status);  // Other ranks may be waiting for this one's gradients.
+      }
       const std::lock_guard lock(mutex_);
       failure_ = "rank " + std::to_string(carrier_.rank()) + ": " + status.message();
+      restartable_ = status.code() == StatusCode::kDeadlineExceeded ||
+                     status.code() == StatusCode::kUnavailable;
     }
     ended_.store(SteadySeconds(), std::memory_order_relaxed);
   }
@@ -141,8 +151,9 @@ class RankThread {
   std::atomic<std::uint64_t> bad_lines_{0};
   std::atomic<double> progress_{0};
   mutable std::mutex mutex_;
-  std::string failure_;  // Guarded by mutex_.
-  std::jthread thread_;  // Last: it uses the others.
+  std::string failure_;       // Guarded by mutex_.
+  bool restartable_ = false;  // Guarded by mutex_.
+  std::jthread thread_;       // Last: it uses the others.
 };
 
 // The process' conversation with the scheduler: which ranks it carries.
@@ -178,13 +189,26 @@ class WorkerAgent {
           });
       if (!status.ok()) {
         LOG(ERROR) << "worker " << options_.index << ": " << status.message();
+        StopRanks();
         return 1;
       }
       const Status reached = CheckScheduler(endpoint, SteadyMillis() - heard);
       if (!reached.ok()) {
         LOG(ERROR) << "worker " << options_.index << ": " << reached.message();
+        StopRanks();
         return 3;
       }
+    }
+    StopRanks();
+    leaving_ = true;
+    SayHello(endpoint);
+    return stop_->exit_code();
+  }
+
+ private:
+  void StopRanks() {
+    if (options_.exchange != nullptr) {
+      options_.exchange->Cancel(Aborted("the job stops"));
     }
     for (auto& [rank, thread] : ranks_) {
       thread->RequestStop();
@@ -195,12 +219,8 @@ class WorkerAgent {
       closed_bad_lines_ += thread->bad_lines();
     }
     ranks_.clear();
-    leaving_ = true;
-    SayHello(endpoint);
-    return stop_->exit_code();
   }
 
- private:
   // Before the first word the scheduler may still be starting.
   Millis SilenceMax() const {
     const Millis lease = plan_->job.cluster().lease_ms();
@@ -243,6 +263,7 @@ class WorkerAgent {
         progress += thread->progress() / static_cast<double>(ranks_.size());
         if (heartbeat.failure().empty()) {
           heartbeat.set_failure(thread->failure());
+          heartbeat.set_restartable(thread->restartable());
         }
       }
       heartbeat.set_bad_lines(bad_lines);

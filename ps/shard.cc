@@ -500,6 +500,8 @@ void Shard::OnTimer(Millis now) {
       heartbeat.set_peak_rss_bytes(peak_rss_bytes_);
       heartbeat.set_failure(failure_);
       heartbeat.set_interrupted(interrupted_);
+      heartbeat.set_phase_samples(asp_samples_);
+      heartbeat.set_phase_loss_sum(asp_loss_sum_);
       for (const std::uint32_t rank : WaitingFor()) {
         heartbeat.add_waiting_for(rank);
       }

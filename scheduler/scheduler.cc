@@ -363,7 +363,11 @@ void Scheduler::EndAspPhase(Millis now) {
     return;  // The next commit ends it.
   }
   for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {
-    completes_.try_emplace(shard);
+    const proto::Heartbeat& last = membership_.servers()[shard].last;
+    proto::Complete so_far;
+    so_far.set_samples(last.phase_samples());
+    so_far.set_loss_sum(last.phase_loss_sum());
+    completes_.try_emplace(shard, so_far);
   }
   TryCommit(now);
 }

@@ -1,6 +1,7 @@
 #include "worker/collective_mpi.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +26,8 @@ class MpiReducer final : public DenseReducer {
     MPI_Comm_rank(communicator_, &self_);
     MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
   }
+
+  void Cancel() override { cancelled_.store(true, std::memory_order_relaxed); }  // Read by Finish.
 
   Status Reduce(std::span<const DenseStep> local, std::vector<RankNote>* notes,
                 std::span<float> sum) override {
@@ -60,6 +63,9 @@ class MpiReducer final : public DenseReducer {
       }
       if (done != 0) {
         return OkStatus();
+      }
+      if (cancelled_.load(std::memory_order_relaxed)) {
+        return Aborted(std::string("cancelled while ") + what);
       }
       if (SteadySeconds() > deadline) {
         return DeadlineExceeded(std::string("no progress for ") +
@@ -159,6 +165,7 @@ class MpiReducer final : public DenseReducer {
   const MPI_Comm communicator_;
   const std::uint32_t ranks_;
   const double deadline_seconds_;
+  std::atomic<bool> cancelled_{false};
   int processes_ = 1;
   int self_ = 0;
   std::vector<std::vector<float>> chunks_;  // By rank: this process' chunk.

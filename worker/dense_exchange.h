@@ -21,7 +21,6 @@ struct DenseStep {
   std::uint64_t step = 0;
   std::uint32_t samples = 0;
   bool last = false;
-  bool exhausted = false;
   const float* gradients = nullptr;  // Flat vector of the layout; null: no samples.
   float rate_factor = 1.0f;
 };
@@ -35,6 +34,10 @@ class DenseExchange {
     bool all_last = false;
   };
   virtual StatusOr<Result> Step(const DenseStep& step) = 0;
+
+  // Every call that waits, and every later one, returns `reason`: a rank has failed or the job
+  // stops. Thread-safe.
+  virtual void Cancel(Status reason) = 0;
 
   // The flat vector; constant between the return of Step() and the same rank's next call.
   virtual std::span<const float> values() const = 0;

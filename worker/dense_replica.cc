@@ -61,6 +61,7 @@ StatusOr<DenseExchange::Result> DenseReplica::Step(const DenseStep& step) {
   steps_.push_back(step);
   const std::uint64_t round = round_;
   if (steps_.size() == local_ranks_) {
+    // Held while reducing: the others wait, and Cancel() reaches the reducer without the lock.
     std::sort(steps_.begin(), steps_.end(),
               [](const DenseStep& a, const DenseStep& b) { return a.rank < b.rank; });
     status_ = ReduceAndApply();
@@ -68,10 +69,19 @@ StatusOr<DenseExchange::Result> DenseReplica::Step(const DenseStep& step) {
     ++round_;
     done_.notify_all();
   } else {
-    done_.wait(lock, [&] { return round_ != round; });
+    done_.wait(lock, [&] { return round_ != round || !status_.ok(); });
   }
   RETURN_IF_ERROR(status_);
   return result_;
+}
+
+void DenseReplica::Cancel(Status reason) {
+  reducer_->Cancel();
+  const std::lock_guard lock(mutex_);
+  if (status_.ok()) {
+    status_ = std::move(reason);
+  }
+  done_.notify_all();
 }
 
 Status DenseReplica::ReduceAndApply() {

@@ -36,6 +36,9 @@ class DenseReducer {
   // of the job; `sum` the flat vector of gradients, summed over all ranks in rank order.
   virtual Status Reduce(std::span<const DenseStep> local, std::vector<RankNote>* notes,
                         std::span<float> sum) = 0;
+
+  // A Reduce that waits for other processes returns soon.  Thread-safe.
+  virtual void Cancel() {}
 };
 
 // The reducer of a job whose ranks are all in this process.
@@ -48,6 +51,7 @@ class DenseReplica final : public DenseExchange {
                std::unique_ptr<DenseReducer> reducer);
 
   StatusOr<Result> Step(const DenseStep& step) override;
+  void Cancel(Status reason) override;
   std::span<const float> values() const override { return values_; }
   std::vector<float> BlockState(const std::vector<std::uint32_t>& blocks) const override;
 

@@ -1,5 +1,6 @@
 #include "worker/prefetch_source.h"
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
@@ -32,6 +33,7 @@ class PrefetchSource final : public BatchSource {
         }) {}
 
   ~PrefetchSource() override {
+    closing_.store(true, std::memory_order_relaxed);  // Read by SkipBatches.
     ready_.Close();
     free_.Close();
   }
@@ -56,10 +58,21 @@ class PrefetchSource final : public BatchSource {
     return used.has_value() ? *std::move(used) : std::make_unique<PreparedBatch>();
   }
 
+  // In pieces, so that a source that is not wanted any more does not read a whole epoch first.
+  Status SkipBatches(std::uint64_t count) {
+    constexpr std::uint64_t kPiece = 64;
+    while (count > 0 && !closing_.load(std::memory_order_relaxed)) {
+      const std::uint64_t piece = std::min(count, kPiece);
+      RETURN_IF_ERROR(reader_->Skip(piece));
+      count -= piece;
+    }
+    return OkStatus();
+  }
+
   // One batch is held back, so that it is known whether it is the last.
   void Read(std::uint64_t skip) {
     std::unique_ptr<PreparedBatch> held;
-    if (Status status = reader_->Skip(skip); !status.ok()) {
+    if (Status status = SkipBatches(skip); !status.ok()) {
       (void)ready_.Push(std::move(status));
       return;
     }
@@ -96,6 +109,7 @@ class PrefetchSource final : public BatchSource {
   BoundedQueue<StatusOr<std::unique_ptr<PreparedBatch>>> ready_;
   BoundedQueue<std::unique_ptr<PreparedBatch>> free_;
   std::atomic<std::uint64_t> bad_lines_{0};
+  std::atomic<bool> closing_{false};
   std::jthread thread_;  // Last: it uses the others.
 };
 

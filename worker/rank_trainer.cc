@@ -101,7 +101,6 @@ void RankTrainer::StartPhase(const RankClient::PhaseAnswer& answer, Millis) {
   in_flight_.clear();
   source_ended_ = false;
   sent_last_ = false;
-  reported_ = false;
   evaluation_has_dense_ = false;
   evaluation_ = EvaluationPart();
   if (phase_.kind() == proto::Phase::STOP) {

@@ -115,7 +115,6 @@ class RankTrainer {
   std::uint64_t next_compute_ = 0;
   std::deque<InFlight> in_flight_;
   EvaluationPart evaluation_;
-  bool reported_ = false;
   bool evaluation_has_dense_ = false;
 
   BatchInput input_;

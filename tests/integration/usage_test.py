@@ -2,6 +2,9 @@
 import json
 import math
 import pathlib
+import signal
+import socket
+import time
 import unittest
 
 import cluster
@@ -100,6 +103,44 @@ class UsageTest(unittest.TestCase):
         self.assertEqual(code, 0, output)
         self.assertEqual(cluster.result(run)["bad_lines"], 2)
         self.assertEqual(cluster.result(run)["samples"], 7998)
+
+    def test_a_failed_rank_ends_the_others_that_wait_for_its_gradients(self):
+        bad = self.workspace.path / "bad_tail.tsv"
+        bad.write_text((self.workspace.data / "train.tsv").read_text() + "garbage\n")
+        code, output = cluster.run(self.local(self.workspace.new_run(), data__train=bad,
+                                              train__dense_sync="MPI"), timeout=30)
+        self.assertEqual(code, 1, output)
+        self.assertIn("bad_tail.tsv", output)
+
+    def test_a_server_needs_an_address_that_others_reach(self):
+        self.refuse([str(cluster.BIN / "plexus-ps"), f"--job={cluster.JOB}",
+                     "--scheduler=tcp://127.0.0.1:1", "--listen=tcp://0.0.0.0:0"], "--advertise")
+
+    def test_a_fixed_http_port_is_the_schedulers(self):
+        run = self.workspace.new_run()
+        command = cluster.train_command(run, self.workspace.overrides(), servers=2, workers=1)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        code, output = cluster.run(command + [f"--http_address=127.0.0.1:{port}"], timeout=60)
+        self.assertEqual(code, 0, output)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            command[3] = f"--run_dir={self.workspace.new_run()}"
+            code, output = cluster.run(command + [f"--http_address=127.0.0.1:{port}"], timeout=60)
+        self.assertEqual(code, 1, output)
+
+    def test_an_interrupted_asp_run_counts_its_samples(self):
+        run = self.workspace.new_run()
+        command = cluster.train_command(run, self.workspace.overrides(
+            train__staleness=-1, train__epochs=200, data__valid="", data__test=""))
+        process = cluster.start(command)
+        cluster.members(run, "worker")
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        code, output = cluster.finish(process, timeout=30)
+        self.assertEqual(code, 0, output)
+        self.assertTrue(cluster.result(run)["interrupted"])
+        self.assertGreater(cluster.result(run)["samples"], 0)
 
     def test_early_stopping_and_epochs(self):
         run = self.workspace.new_run()
