@@ -234,7 +234,7 @@ StatusOr<std::shared_ptr<const JobPlan>> MakeBenchPlan(const std::string& text,
                      "cluster.servers=" + std::to_string(FLAGS_servers),
                      "train.batch_size=" + std::to_string(FLAGS_batch),
                      std::string("train.compute=") + (FLAGS_bf16 ? "BF16" : "F32")};
-  return LoadPlan(flags);
+  return LoadPlan(flags, false);
 }
 
 // Scheduler, shard and ranks as threads, until the meter has seen enough; the process ends with
