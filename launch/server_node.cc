@@ -91,6 +91,19 @@ Status CheckScheduler(const NodeOptions& options, const NetContext& context,
                            (silence_max == kFirstWordMillis ? KeysHint(context) : ": it is lost"));
 }
 
+int GiveUp(const NodeOptions& options, const Status& why, int exit_code) {
+  LOG(ERROR) << "server " << options.index << ": " << why.message();
+  return exit_code;
+}
+
+void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard,
+                  const ZmqEndpoint& endpoint, ServerMetrics& metrics) {
+  if (board.IsDue(SteadyMillis())) {
+    metrics.SetRefusedConnections(endpoint.refused());
+    board.Publish(metrics.Pages(shard, plan, endpoint.bytes_sent(), endpoint.bytes_received()));
+  }
+}
+
 }  // namespace
 
 int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
@@ -98,14 +111,12 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   pthread_setname_np(pthread_self(), ("shard-" + std::to_string(options.index)).c_str());
   ZmqEndpoint endpoint(context, PlexusFrameGuard());
   if (Status status = Open(options, endpoint); !status.ok()) {
-    LOG(ERROR) << "server " << options.index << ": " << status.message();
-    return 1;
+    return GiveUp(options, status, 1);
   }
   StatusOr<std::unique_ptr<StatusBoard>> board =
       StatusBoard::Start(options, proto::SERVER, plan->job.cluster().lease_ms());
   if (!board.ok()) {
-    LOG(ERROR) << board.status().message();
-    return 1;
+    return GiveUp(options, board.status(), 1);
   }
   ServerMetrics metrics(options.index);
   const ShardOptions shard_options = OptionsOf(
@@ -147,14 +158,12 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
           (void)endpoint.Send({peer, BadRequest(bad)});
         });
     if (!status.ok()) {
-      LOG(ERROR) << "server " << options.index << ": " << status.message();
-      return 1;
+      return GiveUp(options, status, 1);
     }
     const Millis silence = SteadyMillis() - heard;
     if (Status reached = CheckScheduler(options, context, endpoint, silence, silence_max);
         !reached.ok()) {
-      LOG(ERROR) << "server " << options.index << ": " << reached.message();
-      return 3;
+      return GiveUp(options, reached, 3);
     }
     if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
       shard.Interrupt();
@@ -162,11 +171,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
     shard.OnTimer(SteadyMillis());
     flush();
-    if ((*board)->IsDue(SteadyMillis())) {
-      metrics.SetRefusedConnections(endpoint.refused());
-      (*board)->Publish(
-          metrics.Pages(shard, *plan, endpoint.bytes_sent(), endpoint.bytes_received()));
-    }
+    PublishIfDue(**board, *plan, shard, endpoint, metrics);
   }
   SendLeaving(options, shard_options.registration.incarnation(), endpoint);
   return shard.stop()->exit_code();
