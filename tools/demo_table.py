@@ -37,7 +37,7 @@ def print_table(result, synth):
 NEXT = """
 What next?
   the same on more processes, the same digest:
-    launch/mpirun.sh examples/criteo_deepfm.textproto --servers 2 --workers 2
+    launch/mpirun.sh build/demo/run/job.textproto --servers 2 --workers 2 --run_dir=build/demo/mpirun
   your own data, in Criteo's format (label, 13 integers, 26 strings, tab-separated, plain or .gz):
     build/release/bin/plexus train --job=examples/criteo_deepfm.textproto --local --run_dir=RUN --set data.train=FILE
   other formats and models: examples/*.textproto, proto/job.proto"""
