@@ -1,0 +1,74 @@
+// ColdStore: the rows of a server that do not fit into its memory, in RocksDB: one instance a
+// server, a column family a table.
+//
+// The shard's index knows which keys are here; this store is never asked whether a key exists.  A
+// copy that the shard has taken back, or dropped, is stale until it is overwritten or compacted
+// away.  Keys are stored as big-endian Mix64(key), so that what a shard spills in the order of its
+// index is sorted, and goes in as ingested SST files.
+//
+// Writes are done by one thread, reads by `reader_threads`; a read sees every batch that was
+// written before it, finished or not.  Read data are verified (checksums of blocks and of whole
+// records).  The directory is emptied by Open: what lies there belongs to one life of one server.
+//
+// Thread safety: all methods may be called from any thread; `wake` is called from the store's own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "ps/cold_rows.h"
+
+namespace plexus {
+
+struct ColdTable {
+  std::string name;
+  std::uint32_t record_bytes = 0;
+};
+
+struct ColdStoreOptions {
+  std::uint64_t cache_bytes = std::uint64_t{32}
+                              << 20;  // Of uncompressed blocks, memtables included.
+  std::uint32_t reader_threads = 2;
+  // Called after an event was put into the queue.
+  std::function<void()> wake;
+};
+
+struct ColdEvent {
+  enum class Kind { kRead, kReadFailed, kWritten, kWriteFailed };
+  Kind kind = Kind::kRead;
+  ColdBatch batch;  // kRead: the rows; kWriteFailed: what was not written, to be taken back.
+  ColdKeys keys;    // kReadFailed: what was asked for.
+  std::uint64_t bytes = 0;  // kWritten.
+  Status status;            // The failures: names file, table and what the disk said.
+};
+
+struct ColdStoreStats {
+  std::uint64_t rows_written = 0, rows_read = 0, bytes_written = 0, bytes_read = 0;
+  std::uint64_t write_failures = 0, read_failures = 0;
+  std::uint64_t disk_bytes = 0;    // Live SST files.
+  std::uint64_t memory_bytes = 0;  // Cache, memtables, table readers, batches in flight.
+};
+
+class ColdStore {
+ public:
+  static StatusOr<std::unique_ptr<ColdStore>> Open(const std::string& directory,
+                                                   const std::vector<ColdTable>& tables,
+                                                   ColdStoreOptions options);
+  virtual ~ColdStore() = default;
+
+  virtual void Write(ColdBatch batch) = 0;  // Then one kWritten or kWriteFailed.
+  virtual void Read(ColdKeys keys) = 0;     // Then one kRead or kReadFailed.
+  // Rows that no one will ask for again.
+  virtual void Forget(ColdKeys keys) = 0;
+  virtual std::vector<ColdEvent> TakeEvents() = 0;
+  // Every row of a table, ascending by Mix64(key), after all writes so far; may include stale ones.
+  virtual Status Scan(std::uint32_t table,
+                      const std::function<void(Key, const std::byte*)>& visit) = 0;
+  virtual ColdStoreStats stats() const = 0;
+};
+
+}  // namespace plexus
