@@ -134,6 +134,10 @@ void CheckTrain(const proto::Job& job, Mistakes* mistakes) {
   mistakes->Require(train.clip_dense_norm() >= 0, {"train.clip_dense_norm"},
                     "clip_dense_norm is negative");
   CheckSchedule(train.schedule(), mistakes);
+  mistakes->Require(train.pull_precision() != proto::INT4, {"train.pull_precision"},
+                    "pull_precision INT4 is for rows as stored, not for the wire");
+  mistakes->Require(train.push_precision() != proto::INT4, {"train.push_precision"},
+                    "push_precision INT4 is for rows as stored, not for the wire");
   if (train.has_dense_optimizer()) {
     proto::Optimizer optimizer = train.dense_optimizer();
     if (!optimizer.has_kind()) {

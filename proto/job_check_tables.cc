@@ -27,6 +27,118 @@ bool IsTableName(const std::string& name) {
   return !name.empty() && name.size() <= kNameLengthMax;
 }
 
+void CheckPrecision(const Table& table, const std::string& path, Mistakes* mistakes) {
+  const std::string who = "table " + Quoted(table.name());
+  const bool integers = table.precision() == proto::INT8 || table.precision() == proto::INT4;
+  mistakes->Require(table.state_precision() == proto::F32 || table.state_precision() == proto::BF16,
+                    {path + ".state_precision"},
+                    who + ": state_precision is F32 or BF16: an accumulator needs the range");
+  mistakes->Require(!table.learned_scale() || integers, {path + ".learned_scale"},
+                    who + ": learned_scale is for precision INT8 and INT4, which have a scale");
+  mistakes->Require(table.scale_learning_rate() > 0, {path + ".scale_learning_rate"},
+                    who + ": scale_learning_rate is not positive");
+}
+
+// What of a table's rows may come and go.
+void CheckAdmission(const Table& table, const std::string& path, Mistakes* mistakes) {
+  const std::string who = "table " + Quoted(table.name());
+  const proto::Admission& admission = table.admission();
+  const auto require = [&](bool holds, const std::string& name, const std::string& what) {
+    mistakes->Require(holds, {path + ".admission." + name, path},
+                      who + ": admission." + name + what);
+  };
+  require(admission.threshold() >= 1 && admission.threshold() <= 65535, "threshold",
+          " is not between 1 and 65535");
+  require(admission.probability() > 0 && admission.probability() <= 1, "probability",
+          " is not in (0, 1]");
+  require(admission.filter_keys() >= 1, "filter_keys", " is 0");
+  require(admission.sketch_width() >= 1, "sketch_width", " is 0");
+  const bool admits = admission.kind() != proto::Admission::ALL;
+  mistakes->Require(
+      !admits || table.kind() != Table::ARRAY, {path + ".admission", path},
+      who + " is an ARRAY: its rows are there from the start, there is nothing to admit");
+  mistakes->Require(!admits || table.kind() != Table::HYBRID, {path + ".admission", path},
+                    who + " is HYBRID: its sketch decides which keys get a row");
+}
+
+void CheckLimits(const Table& table, const std::string& path, Mistakes* mistakes) {
+  const std::string who = "table " + Quoted(table.name());
+  if (!table.max_bytes().empty()) {
+    const StatusOr<std::uint64_t> bytes = ParseByteSize(table.max_bytes());
+    mistakes->Require(bytes.ok(), {path + ".max_bytes"}, bytes.status().message());
+    mistakes->Require(!bytes.ok() || *bytes > 0, {path + ".max_bytes"}, who + ": max_bytes is 0");
+  }
+  const proto::Eviction& eviction = table.eviction();
+  const bool limited = table.max_rows() != 0 || !table.max_bytes().empty();
+  const bool evicts = limited || eviction.unseen_versions() != 0;
+  mistakes->Require(!evicts || table.kind() == Table::HASHED, {path + ".eviction", path},
+                    who + " is " + Table::Kind_Name(table.kind()) +
+                        ": its rows are limited by what it declares, none is evicted");
+  mistakes->Require(eviction.sweep_versions() >= 1, {path + ".eviction.sweep_versions"},
+                    who + ": eviction.sweep_versions is 0");
+  mistakes->Require(limited || eviction.order() == proto::Eviction::OLDEST,
+                    {path + ".eviction.order"},
+                    who + ": eviction.order is for tables with max_rows or max_bytes");
+  mistakes->Require(
+      eviction.half_life_versions() == 0 || eviction.order() == proto::Eviction::COUNT,
+      {path + ".eviction.half_life_versions"},
+      who + ": eviction.half_life_versions is for order COUNT");
+}
+
+void CheckHybrid(const Table& table, const std::string& path, Mistakes* mistakes) {
+  const std::string who = "table " + Quoted(table.name());
+  const bool hybrid = table.kind() == Table::HYBRID;
+  const bool unset = table.hybrid().exact_rows() == 0 && table.hybrid().shared_rows() == 0;
+  mistakes->Require(hybrid || unset, {path + ".hybrid", path}, who + ": hybrid is for kind HYBRID");
+  if (!hybrid) {
+    return;
+  }
+  mistakes->Require(table.hybrid().exact_rows() >= 1, {path + ".hybrid.exact_rows", path},
+                    who + " is HYBRID and needs hybrid.exact_rows");
+  mistakes->Require(table.hybrid().shared_rows() >= 1, {path + ".hybrid.shared_rows", path},
+                    who + " is HYBRID and needs hybrid.shared_rows");
+  mistakes->Require(table.hybrid().threshold() > 0, {path + ".hybrid.threshold"},
+                    who + ": hybrid.threshold is not positive");
+  mistakes->Require(table.hybrid().decay() > 0 && table.hybrid().decay() <= 1,
+                    {path + ".hybrid.decay"}, who + ": hybrid.decay is not in (0, 1]");
+}
+
+void CheckAddresser(const Table& table, const std::string& path, Mistakes* mistakes) {
+  const std::string who = "table " + Quoted(table.name());
+  const proto::Addresser& addresser = table.addresser();
+  if (table.kind() != Table::ARRAY) {
+    mistakes->Require(addresser.kind() == proto::Addresser::HASH, {path + ".addresser", path},
+                      who + ": addresser is for kind ARRAY");
+    return;
+  }
+  const bool quotient = addresser.kind() == proto::Addresser::QUOTIENT_REMAINDER;
+  mistakes->Require(quotient || addresser.remainders() == 0, {path + ".addresser.remainders"},
+                    who + ": addresser.remainders is for QUOTIENT_REMAINDER");
+  mistakes->Require(!quotient || (table.rows() >= 2 && addresser.remainders() < table.rows()),
+                    {path + ".addresser.remainders", path},
+                    who + ": QUOTIENT_REMAINDER needs fewer remainders than rows, and 2 rows");
+  const bool robe = addresser.kind() == proto::Addresser::ROBE;
+  mistakes->Require(robe || addresser.piece() == 0, {path + ".addresser.piece"},
+                    who + ": addresser.piece is for ROBE");
+  mistakes->Require(addresser.piece() == 0 || table.dim() % addresser.piece() == 0,
+                    {path + ".addresser.piece"}, who + ": addresser.piece does not divide dim");
+}
+
+// A field may read the first `dim` elements of its EMBEDDING table.
+void CheckFieldDim(const Field& field, int index, const Table& table, Mistakes* mistakes) {
+  if (field.dim() == 0 || table.role() != Table::EMBEDDING) {
+    return;
+  }
+  const std::string path = "data.fields[" + std::to_string(index) + "].dim";
+  const std::string who = "field " + Quoted(field.name());
+  mistakes->Require(field.dim() <= table.dim(), {path},
+                    who + ": dim " + std::to_string(field.dim()) + " is more than table " +
+                        Quoted(table.name()) + " has (" + std::to_string(table.dim()) + ")");
+  mistakes->Require(
+      !(table.kind() == Table::ARRAY && table.addresser().kind() == proto::Addresser::ROBE), {path},
+      who + ": dim does not go with ROBE, whose pieces lie anywhere");
+}
+
 void CheckTable(const Table& table, const std::string& path, Mistakes* mistakes) {
   const std::string who = "table " + Quoted(table.name());
   mistakes->Require(IsTableName(table.name()), {path + ".name"},
@@ -46,8 +158,13 @@ void CheckTable(const Table& table, const std::string& path, Mistakes* mistakes)
                       who + " is an ARRAY and needs rows, 1 to " + std::to_string(kArrayRowsMax));
   } else {
     mistakes->Require(table.rows() == 0, {path + ".rows"},
-                      who + " is HASHED and grows: rows is for ARRAY");
+                      who + " is not an ARRAY: rows is for ARRAY");
   }
+  CheckPrecision(table, path, mistakes);
+  CheckAdmission(table, path, mistakes);
+  CheckLimits(table, path, mistakes);
+  CheckHybrid(table, path, mistakes);
+  CheckAddresser(table, path, mistakes);
   mistakes->Require(
       table.init().kind() == proto::Initializer::CONSTANT || table.init().scale() >= 0,
       {path + ".init.scale"}, who + ": the scale of its init is negative");
@@ -63,7 +180,6 @@ bool CheckFieldTables(const proto::Job& job, int index, const std::map<std::stri
   const Field& field = job.data().fields(index);
   const std::string path = "data.fields[" + std::to_string(index) + "].tables";
   const std::string who = "field " + Quoted(field.name());
-  const Table* first = nullptr;
   std::map<Table::Role, std::string> of_role;
   bool all_exist = true;
   for (int i = 0; i < field.tables_size(); ++i) {
@@ -81,12 +197,7 @@ bool CheckFieldTables(const proto::Job& job, int index, const std::map<std::stri
     mistakes->Require(fresh, {here},
                       who + " names two tables of role " + Table::Role_Name(table.role()) + ": " +
                           Quoted(other->second) + " and " + Quoted(table.name()));
-    if (first == nullptr) {
-      first = &table;
-    }
-    mistakes->Require(first->kind() == table.kind() && first->rows() == table.rows(), {here},
-                      who + ": tables " + Quoted(first->name()) + " and " + Quoted(table.name()) +
-                          " differ in kind or rows, but have the same keys");
+    CheckFieldDim(field, index, table, mistakes);
   }
   return all_exist;
 }

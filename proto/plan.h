@@ -26,7 +26,8 @@ struct KeyGroup {
   std::vector<std::uint32_t> fields;  // Sparse fields, ascending.
   std::vector<std::uint32_t>
       tables;  // Indices into JobPlan::tables, ascending; all HASHED, or all ARRAY of `array_rows`.
-  std::uint64_t array_rows = 0;  // 0: HASHED.
+  std::vector<std::uint32_t> dims;  // Floats of a row on the wire, per table; at most its dim.
+  std::uint64_t array_rows = 0;     // 0: HASHED.
 };
 
 // The tables that one sparse field reads; kNoTable: none of that role.
@@ -53,6 +54,20 @@ struct JobPlan {
   bool dense_on_servers() const { return job.train().dense_sync() == proto::Train::SERVERS; }
   bool asp() const { return job.train().staleness() < 0; }
 };
+
+// Floats of a row of the group's t-th table on the wire.
+inline std::uint32_t WireDim(const JobPlan&, const KeyGroup& group, std::size_t t) {
+  return group.dims[t];
+}
+inline Precision PrecisionOf(proto::Precision precision) {
+  return static_cast<Precision>(precision);
+}
+inline Precision PullPrecision(const JobPlan& plan) {
+  return PrecisionOf(plan.job.train().pull_precision());
+}
+inline Precision PushPrecision(const JobPlan& plan) {
+  return PrecisionOf(plan.job.train().push_precision());
+}
 
 // Which shard owns a bucket, under generation 1: bucket mod shards.
 inline std::vector<std::uint32_t> InitialBucketMap(std::uint32_t buckets, std::uint32_t shards) {

@@ -195,7 +195,7 @@ TEST(JobCheckTest, RefusesTables) {
        "table \"linear\" has role LINEAR and needs dim 1, not 2"},
       {"role: LINEAR dim: 1", "@role: LINEAR",
        "table \"linear\" has role LINEAR and needs dim 1, not 16"},
-      {"dim: 8", "@rows: 5", "table \"embedding\" is HASHED and grows: rows is for ARRAY"},
+      {"dim: 8", "@rows: 5", "table \"embedding\" is not an ARRAY: rows is for ARRAY"},
       {"dim: 8", "init { @scale: -0.5 }", "table \"embedding\": the scale of its init is negative"},
       {"dim: 8", "@clip_row_norm: -1", "table \"embedding\": clip_row_norm is negative"},
   };
