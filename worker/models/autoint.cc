@@ -91,7 +91,7 @@ class AutoInt final : public BuiltModel<AutoInt> {
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> MakeAutoInt(const ModelShape& shape) {
-  RETURN_IF_ERROR(CheckEqualDims(shape));
+  RETURN_IF_ERROR(CheckEmbeddings(shape));
   if (shape.config.attention_heads() == 0 || shape.config.attention_dim() == 0) {
     return InvalidArgument("model autoint needs attention_heads and attention_dim of at least 1");
   }

@@ -34,7 +34,7 @@ class DeepFm final : public BuiltModel<DeepFm> {
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> MakeDeepFm(const ModelShape& shape) {
-  RETURN_IF_ERROR(CheckEqualDims(shape));
+  RETURN_IF_ERROR(CheckEmbeddings(shape));
   return std::unique_ptr<Model>(std::make_unique<DeepFm>(shape));
 }
 

@@ -58,7 +58,7 @@ class Dlrm final : public BuiltModel<Dlrm> {
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> MakeDlrm(const ModelShape& shape) {
-  RETURN_IF_ERROR(CheckEqualDims(shape));
+  RETURN_IF_ERROR(CheckEmbeddings(shape));
   if (shape.dense_fields == 0 && shape.embedding_dims.size() < 2) {
     return InvalidArgument("model dlrm needs at least two vectors: sparse fields, or dense fields");
   }

@@ -31,7 +31,7 @@ class Fm final : public BuiltModel<Fm> {
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> MakeFm(const ModelShape& shape) {
-  RETURN_IF_ERROR(CheckEqualDims(shape));
+  RETURN_IF_ERROR(CheckEmbeddings(shape));
   return std::unique_ptr<Model>(std::make_unique<Fm>(shape));
 }
 

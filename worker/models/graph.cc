@@ -39,17 +39,10 @@ Status CheckInputs(const ModelShape& shape) {
   return OkStatus();
 }
 
-Status CheckEqualDims(const ModelShape& shape) {
+Status CheckEmbeddings(const ModelShape& shape) {
   if (shape.embedding_dims.empty()) {
     return InvalidArgument("model " + shape.config.name() +
                            " needs at least one sparse field with an EMBEDDING table");
-  }
-  for (const std::uint32_t dim : shape.embedding_dims) {
-    if (dim != shape.embedding_dims[0]) {
-      return InvalidArgument(
-          "model " + shape.config.name() + " needs EMBEDDING tables of one dimension, not " +
-          std::to_string(shape.embedding_dims[0]) + " and " + std::to_string(dim));
-    }
   }
   return OkStatus();
 }

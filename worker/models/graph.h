@@ -61,13 +61,13 @@ Features<T> ConcatFeatures(const Graph<T>& graph, std::uint32_t extra = 0);
 template <typename T>
 Tensor<T> PackedEmbeddings(const Graph<T>& graph);
 
-// Sum of the embeddings' dimensions.
+// Sum of the embeddings' widths.
 std::uint32_t EmbeddingWidth(const ModelShape& shape);
 
 // kInvalidArgument unless there is an input: an embedding or a dense field.
 Status CheckInputs(const ModelShape& shape);
 
-// kInvalidArgument unless there is at least one embedding and all have one dimension.
-Status CheckEqualDims(const ModelShape& shape);
+// kInvalidArgument unless there is at least one embedding.
+Status CheckEmbeddings(const ModelShape& shape);
 
 }  // namespace plexus

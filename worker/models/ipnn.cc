@@ -36,7 +36,7 @@ class Ipnn final : public BuiltModel<Ipnn> {
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> MakeIpnn(const ModelShape& shape) {
-  RETURN_IF_ERROR(CheckEqualDims(shape));
+  RETURN_IF_ERROR(CheckEmbeddings(shape));
   return std::unique_ptr<Model>(std::make_unique<Ipnn>(shape));
 }
 

@@ -22,7 +22,7 @@ namespace plexus {
 // One field's reads of one table in a batch: sample i reads rows[indices[offsets[i]]] ..
 // rows[indices[offsets[i + 1]]), pooled.
 struct Lookup {
-  std::uint32_t dim = 0;
+  std::uint32_t dim = 0;           // At most the model's own for this field: it reads zeros behind.
   const float* rows = nullptr;     // [unique rows x dim]
   float* row_gradients = nullptr;  // Same shape; gradients are added.  Null when only predicting.
   std::span<const std::uint32_t> indices;
@@ -49,7 +49,9 @@ struct ModelShape {
   proto::Model config;
   bool bf16 = false;
   std::uint32_t dense_fields = 0;
-  std::vector<std::uint32_t> embedding_dims;  // One an `embeddings` lookup.
+  // One an `embeddings` lookup: floats of its rows.  Models that multiply vectors with each other
+  // read all of them with the largest, zeros behind a narrower one.
+  std::vector<std::uint32_t> embedding_dims;
   std::uint32_t linear_fields = 0;
   // Whether every weighted value of a multi-valued field is a feature of its own (LIBSVM: FM and LR
   // over all values).

@@ -12,6 +12,7 @@ struct Entry {
   const char* name;
   ModelFactory make;
   ModelNeeds needs;
+  bool one_width = false;  // Multiplies vectors with each other.
 };
 
 constexpr ModelNeeds kEmbeddings{.linears = false, .embeddings = true};
@@ -19,15 +20,15 @@ constexpr ModelNeeds kLinears{.linears = true, .embeddings = false};
 constexpr ModelNeeds kBoth{.linears = true, .embeddings = true};
 
 constexpr std::array kModels = {
-    Entry{"autoint", MakeAutoInt, kEmbeddings},
+    Entry{"autoint", MakeAutoInt, kEmbeddings, true},
     Entry{"counter", MakeCounter, kEmbeddings},
     Entry{"dcn", MakeDcn, kEmbeddings},
     Entry{"dcnv2", MakeDcnV2, kEmbeddings},
-    Entry{"deepfm", MakeDeepFm, kBoth},
-    Entry{"dlrm", MakeDlrm, kEmbeddings},
-    Entry{"fm", MakeFm, kBoth},
+    Entry{"deepfm", MakeDeepFm, kBoth, true},
+    Entry{"dlrm", MakeDlrm, kEmbeddings, true},
+    Entry{"fm", MakeFm, kBoth, true},
     Entry{"fnn", MakeFnn, kEmbeddings},
-    Entry{"ipnn", MakeIpnn, kEmbeddings},
+    Entry{"ipnn", MakeIpnn, kEmbeddings, true},
     Entry{"lr", MakeLogisticRegression, kLinears},
     Entry{"widedeep", MakeWideDeep, kBoth},
 };
@@ -70,7 +71,11 @@ Status CheckShape(const Entry& entry, const ModelShape& shape) {
 StatusOr<std::unique_ptr<Model>> CreateModel(const ModelShape& shape) {
   ASSIGN_OR_RETURN(const Entry entry, FindModel(shape.config.name()));
   RETURN_IF_ERROR(CheckShape(entry, shape));
-  return entry.make(shape);
+  ModelShape read = shape;
+  if (std::vector<std::uint32_t>& dims = read.embedding_dims; entry.one_width && !dims.empty()) {
+    dims.assign(dims.size(), *std::max_element(dims.begin(), dims.end()));
+  }
+  return entry.make(read);
 }
 
 std::vector<std::string> ModelNames() {

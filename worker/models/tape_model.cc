@@ -25,6 +25,15 @@ void CopyReads(const std::vector<Lookup>& lookups, bool training,
   }
 }
 
+// A lookup is read with the model's width: zeros behind what it has.
+template <typename T>
+void WidenEmbeddings(const ModelShape& shape, std::vector<EmbeddingReads<T>>& embeddings) {
+  for (std::size_t f = 0; f < embeddings.size(); ++f) {
+    CHECK_LE(embeddings[f].dim, shape.embedding_dims[f]) << "a lookup wider than the model's";
+    embeddings[f].width = shape.embedding_dims[f];
+  }
+}
+
 template <typename T>
 void SliceReads(const std::vector<EmbeddingReads<T>>& all, std::size_t first, std::size_t count,
                 std::vector<EmbeddingReads<T>>& part) {
@@ -36,12 +45,13 @@ void SliceReads(const std::vector<EmbeddingReads<T>>& all, std::size_t first, st
 
 template <typename T>
 void SliceBatch(const ModelBatch<T>& all, std::uint32_t first, std::uint32_t count,
-                std::uint32_t dense_fields, ModelBatch<T>& part) {
+                const ModelShape& shape, ModelBatch<T>& part) {
   part.samples = count;
   part.labels = all.labels.empty() ? all.labels : all.labels.subspan(first, count);
-  part.dense =
-      all.dense.subspan(std::size_t{first} * dense_fields, std::size_t{count} * dense_fields);
+  part.dense = all.dense.subspan(std::size_t{first} * shape.dense_fields,
+                                 std::size_t{count} * shape.dense_fields);
   SliceReads(all.embeddings, first, count, part.embeddings);
+  WidenEmbeddings(shape, part.embeddings);
   SliceReads(all.linears, first, count, part.linears);
   part.seed = all.seed;
   part.step = all.step;
@@ -100,7 +110,7 @@ double TapeModel::Run(Workspace<T>& work, const ModelBatch<T>& batch,
   double loss = 0;
   for (std::uint32_t first = 0; first < batch.samples; first += run_samples) {
     const std::uint32_t count = std::min(run_samples, batch.samples - first);
-    SliceBatch(batch, first, count, shape_.dense_fields, work.run);
+    SliceBatch(batch, first, count, shape_, work.run);
     work.tape.Reset(training ? Tape<T>::Mode::kTrain : Tape<T>::Mode::kPredict,
                     shape_.bf16 ? Precision::kBf16 : Precision::kFull);
     const Tensor<T> z = Logits(Graph<T>{work.tape, shape_, work.run, work.tensors, first});

@@ -29,8 +29,12 @@ template <typename T>
 void GatherBlock(const EmbeddingReads<T>& field, std::size_t first, std::size_t last,
                  const Tensor<T>& out, std::size_t column) {
   const std::size_t dim = field.dim;
+  const std::size_t padding = field.columns() - dim;
   for (std::size_t i = first; i < last; ++i) {
     T* __restrict to = out.row(i) + column;
+    if (padding > 0) {
+      std::fill_n(to + dim, padding, T{0});
+    }
     if (field.single()) {
       const std::size_t ahead = std::min(i + kPrefetch, field.indices.size() - 1);
       __builtin_prefetch(field.rows + field.indices[ahead] * dim);
@@ -78,7 +82,7 @@ void ForBlocks(std::span<const EmbeddingReads<T>> fields, std::size_t samples, V
     std::size_t column = 0;
     for (const EmbeddingReads<T>& field : fields) {
       visit(field, first, last, column);
-      column += field.dim;
+      column += field.columns();
     }
   }
 }
@@ -194,10 +198,10 @@ Tensor<T> SecondOrder(Tape<T>& tape, const Tensor<T>& x, std::uint32_t fields) {
 template <typename T>
 Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> fields,
                              std::uint32_t samples) {
-  const std::size_t dim = fields.empty() ? 0 : fields[0].dim;
+  const std::size_t width = fields.empty() ? 0 : fields[0].columns();
   const Tensor<T> y = tape.New(samples, 1);
-  T* const sums = tape.Scratch(samples * dim);
-  T* const squares = tape.Scratch(dim);
+  T* const sums = tape.Scratch(samples * width);
+  T* const squares = tape.Scratch(width);
   // visit(field, read, weighted row's scale)
   const auto for_reads = [fields](std::size_t i, auto visit) {
     for (const EmbeddingReads<T>& field : fields) {
@@ -207,11 +211,12 @@ Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> f
     }
   };
   for (std::size_t i = 0; i < samples; ++i) {
-    T* __restrict sum = sums + i * dim;
+    T* __restrict sum = sums + i * width;
     T* __restrict square = squares;
-    std::fill_n(sum, dim, T{0});
-    std::fill_n(square, dim, T{0});
+    std::fill_n(sum, width, T{0});
+    std::fill_n(square, width, T{0});
     for_reads(i, [&](const EmbeddingReads<T>& field, std::size_t index, T weight) {
+      const std::size_t dim = field.dim;
       const T* __restrict v = field.rows + index * dim;
       ForElements<T>(dim, [=](std::size_t d) {
         const T wv = weight * v[d];
@@ -219,16 +224,17 @@ Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> f
         square[d] += wv * wv;
       });
     });
-    *y.row(i) = T(0.5) * (Dot(sum, sum, dim) - Sum(square, dim));
+    *y.row(i) = T(0.5) * (Dot(sum, sum, width) - Sum(square, width));
   }
-  tape.Record(y, [y, sums, dim, for_reads] {
+  tape.Record(y, [y, sums, width, for_reads] {
     for (std::size_t i = 0; i < y.rows; ++i) {
       const T g = *y.gradient_row(i);
-      const T* __restrict sum = sums + i * dim;
+      const T* __restrict sum = sums + i * width;
       for_reads(i, [&](const EmbeddingReads<T>& field, std::size_t index, T weight) {
         if (field.row_gradients == nullptr) {
           return;
         }
+        const std::size_t dim = field.dim;
         const T* __restrict v = field.rows + index * dim;
         T* __restrict to = field.row_gradients + index * dim;
         ForElements<T>(dim, [=](std::size_t d) { to[d] += g * weight * (sum[d] - weight * v[d]); });

@@ -19,6 +19,7 @@ namespace plexus {
 template <typename T>
 struct EmbeddingReads {
   std::uint32_t dim = 0;
+  std::uint32_t width = 0;     // Floats of the pooled vector: dim, then zeros; 0: dim.
   const T* rows = nullptr;     // [unique rows, dim]
   T* row_gradients = nullptr;  // Same shape; gradients are added.  Null: nobody wants them.
   std::span<const std::uint32_t> indices{};
@@ -26,6 +27,7 @@ struct EmbeddingReads {
   std::span<const float> weights{};          // One an index, or empty: all 1.
   bool mean = false;                         // The weighted sum is divided by the number of reads.
 
+  std::uint32_t columns() const { return width > 0 ? width : dim; }
   bool single() const { return offsets.empty() && weights.empty(); }
   std::size_t begin(std::size_t sample) const { return offsets.empty() ? sample : offsets[sample]; }
   std::size_t end(std::size_t sample) const {
@@ -42,7 +44,8 @@ struct EmbeddingReads {
   EmbeddingReads Samples(std::size_t first, std::size_t count) const;
 };
 
-// Writes the pooled vectors of all fields side by side into `out` [samples, sum of dims].
+// Writes the pooled vectors of all fields side by side into `out` [samples, sum of columns()].
+// Gradients of the zeros behind a narrower field's `dim` are dropped.
 template <typename T>
 void EmbedInto(Tape<T>& tape, std::span<const EmbeddingReads<T>> fields, const Tensor<T>& out);
 
@@ -58,7 +61,7 @@ template <typename T>
 Tensor<T> SecondOrder(Tape<T>& tape, const Tensor<T>& x, std::uint32_t fields);
 
 // The same over all single reads, each weighted: a multi-valued field's values interact with each
-// other too.
+// other too.  REQUIRES: the fields' columns() are equal.
 template <typename T>
 Tensor<T> SecondOrderOfReads(Tape<T>& tape, std::span<const EmbeddingReads<T>> fields,
                              std::uint32_t samples);

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "common/random.h"
 
@@ -67,7 +68,8 @@ ModelProblem::ModelProblem(const ModelShape& shape, std::uint32_t samples, bool 
     weights_.push_back(static_cast<float>(next()));
   }
   for (std::size_t l = 0; l < embedding_count() + shape.linear_fields; ++l) {
-    rows_.emplace_back(std::size_t{kRows} * DimOf(l));
+    dims_.push_back(l < embedding_count() ? shape.embedding_dims[l] : 1);
+    rows_.emplace_back(std::size_t{kRows} * dims_[l]);
     for (double& value : rows_.back()) {
       value = static_cast<float>(0.5 * next());
     }
@@ -87,8 +89,14 @@ ModelProblem::ModelProblem(const ModelShape& shape, std::uint32_t samples, bool 
   parameters_.assign(initial.begin(), initial.end());
 }
 
-std::uint32_t ModelProblem::DimOf(std::size_t lookup) const {
-  return lookup < embedding_count() ? shape_.embedding_dims[lookup] : 1;
+void ModelProblem::Narrow(std::size_t lookup, std::uint32_t dim) {
+  std::vector<double> cut;
+  for (std::size_t row = 0; row < kRows; ++row) {
+    const auto first = rows_[lookup].begin() + static_cast<std::ptrdiff_t>(row * dims_[lookup]);
+    cut.insert(cut.end(), first, first + dim);
+  }
+  rows_[lookup] = std::move(cut);
+  dims_[lookup] = dim;
 }
 
 bool ModelProblem::IsJagged(std::size_t lookup) const {
@@ -113,7 +121,7 @@ ModelProblem::Result ModelProblem::Run(bool training) {
   for (std::size_t l = 0; l < rows_.size(); ++l) {
     rows.push_back(std::make_unique<AlignedFloats>(rows_[l]));
     gradients.push_back(std::make_unique<AlignedFloats>(std::vector<float>(rows_[l].size())));
-    Lookup lookup{.dim = DimOf(l),
+    Lookup lookup{.dim = dims_[l],
                   .rows = rows.back()->data(),
                   .row_gradients = training ? gradients.back()->data() : nullptr,
                   .indices = indices_[l],
@@ -155,7 +163,7 @@ double ModelProblem::StepDouble(std::vector<std::vector<double>>* gradients,
   }
   for (std::size_t l = 0; l < rows_.size(); ++l) {
     EmbeddingReads<double> reads;
-    reads.dim = DimOf(l);
+    reads.dim = dims_[l];
     reads.rows = rows_[l].data();
     reads.row_gradients = row_gradients[l].data();
     reads.indices = indices_[l];

@@ -25,6 +25,9 @@ class ModelProblem {
   // Field 1 is jagged with weights, field 2 a jagged mean, if `jagged`.
   ModelProblem(const ModelShape& shape, std::uint32_t samples, bool jagged);
 
+  // Cuts the rows of an embeddings lookup to their first `dim` elements; the model stays.
+  void Narrow(std::size_t lookup, std::uint32_t dim);
+
   Model& model() { return *model_; }
   TapeModel& tape_model() { return dynamic_cast<TapeModel&>(*model_); }
   const DenseLayout& layout() const { return layout_; }
@@ -53,7 +56,6 @@ class ModelProblem {
 
  private:
   std::size_t embedding_count() const { return shape_.embedding_dims.size(); }
-  std::uint32_t DimOf(std::size_t lookup) const;
   bool IsJagged(std::size_t lookup) const;
   Result Run(bool training);
 
@@ -62,6 +64,7 @@ class ModelProblem {
   bool jagged_;
   std::unique_ptr<Model> model_;
   DenseLayout layout_;
+  std::vector<std::uint32_t> dims_;  // One a lookup.
   std::vector<std::vector<double>> rows_;
   std::vector<std::vector<std::uint32_t>> indices_;  // One a lookup.
   std::vector<std::uint32_t> offsets_;               // Of the jagged lookups.

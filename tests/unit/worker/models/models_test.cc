@@ -40,7 +40,13 @@ std::vector<ModelCase> Cases() {
   add("deepfmDropout", "deepfm", [](ModelShape& s) { s.config.set_dropout(0.3); });
   add("fmJaggedFeatures", "fm", [](ModelShape& s) { s.jagged_features = true; });
   add("lrJaggedFeatures", "lr", [](ModelShape& s) { s.jagged_features = true; });
-  add("fnnUnequalDims", "fnn", [](ModelShape& s) { s.embedding_dims = {2, 5, 3, 4}; });
+  for (const std::string model : {"autoint", "deepfm", "dlrm", "fm", "fnn", "ipnn"}) {
+    add(model + "UnequalDims", model, [](ModelShape& s) { s.embedding_dims = {2, 5, 3, 4}; });
+  }
+  add("fmJaggedUnequalDims", "fm", [](ModelShape& s) {
+    s.jagged_features = true;
+    s.embedding_dims = {2, 5, 3, 4};
+  });
   add("autointAlone", "autoint", [](ModelShape& s) { s.config.clear_hidden(); });
   return cases;
 }
@@ -123,6 +129,38 @@ TEST_P(ModelsTest, GivesTheSameBitsFromOtherBuffers) {
     EXPECT_TRUE(SameBits(first.dense_gradients, result.dense_gradients));
     for (std::size_t l = 0; l < first.row_gradients.size(); ++l) {
       EXPECT_TRUE(SameBits(first.row_gradients[l], result.row_gradients[l])) << l;
+    }
+  }
+}
+
+TEST_P(ModelsTest, ReadsZerosBehindNarrowRows) {
+  const ModelShape& shape = GetParam().shape;
+  ModelProblem problem(shape, 40, GetParam().jagged);
+  const auto kept = [&shape](std::size_t l) {
+    const bool narrow = l % 2 == 1 && l < shape.embedding_dims.size();
+    return narrow ? shape.embedding_dims[l] / 2 : 0;
+  };
+  for (std::size_t l = 0; l < shape.embedding_dims.size(); ++l) {
+    for (std::size_t e = 0; kept(l) > 0 && e < problem.rows()[l].size(); ++e) {
+      problem.rows()[l][e] *= e % shape.embedding_dims[l] < kept(l) ? 1 : 0;
+    }
+  }
+  const ModelProblem::Result padded = problem.Step();
+  for (std::size_t l = 0; l < shape.embedding_dims.size(); ++l) {
+    if (kept(l) > 0) {
+      problem.Narrow(l, kept(l));
+    }
+  }
+  const ModelProblem::Result narrow = problem.Step();
+  EXPECT_TRUE(SameBits(padded.logits, narrow.logits));
+  EXPECT_TRUE(SameBits(padded.dense_gradients, narrow.dense_gradients));
+  for (std::size_t l = 0; l < padded.row_gradients.size(); ++l) {
+    const std::size_t width = padded.row_gradients[l].size() / ModelProblem::kRows;
+    const std::size_t dim = narrow.row_gradients[l].size() / ModelProblem::kRows;
+    EXPECT_EQ(dim, kept(l) > 0 ? kept(l) : width);
+    for (std::size_t e = 0; e < narrow.row_gradients[l].size(); ++e) {
+      const float expected = padded.row_gradients[l][e / dim * width + e % dim];
+      ASSERT_EQ(narrow.row_gradients[l][e], expected) << "lookup " << l << ", " << e;
     }
   }
 }

@@ -49,6 +49,38 @@ TEST_F(OperationsTest, PoolsSumsAndMeans) {
   EXPECT_EQ(ValuesOf(out), (std::vector<double>{302, 604, 0, 0, 5, 10}));
 }
 
+TEST_F(OperationsTest, NarrowFieldsEndWithZeros) {
+  const std::vector<double> rows{1, 2, 10, 20};
+  std::vector<double> gradients(4);
+  const std::vector<double> weights{1, 2, 4, 8, 16, 32};
+  const std::vector<float> labels{0, 0};
+  const std::vector<std::uint32_t> indices{1, 0};
+  const std::vector<std::uint32_t> offsets{0, 1, 2};
+  for (const bool jagged : {false, true}) {
+    std::fill(gradients.begin(), gradients.end(), 0.0);
+    std::vector<EmbeddingReads<double>> reads(2);
+    for (EmbeddingReads<double>& field : reads) {
+      field.dim = 2;
+      field.width = 3;
+      field.rows = rows.data();
+      field.row_gradients = gradients.data();
+      field.indices = indices;
+      field.offsets =
+          jagged ? std::span<const std::uint32_t>(offsets) : std::span<const std::uint32_t>();
+    }
+    const Tensor<double> out = tape_.New(2, 6);
+    std::fill_n(out.value, 12, 77.0);
+    EmbedInto<double>(tape_, reads, out);
+    EXPECT_EQ(ValuesOf(out), (std::vector<double>{10, 20, 0, 10, 20, 0, 1, 2, 0, 1, 2, 0}));
+    const Tensor<double> logits = MatMul(tape_, out, ConstantTensor(weights.data(), 6, 1));
+    BinaryCrossEntropy<double>(tape_, logits, labels);
+    tape_.Backward();
+    // Large logits of label 0: their own gradients are 1.
+    EXPECT_EQ(gradients, (std::vector<double>{9, 18, 9, 18}));
+    tape_.Reset(Tape<double>::Mode::kTrain);
+  }
+}
+
 TEST_F(OperationsTest, AddsUpPairsForTheSecondOrderTerm) {
   // Vectors (1, 2), (3, -1), (2, 5): dot products 1, 12, 1.
   const std::vector<double> x{1, 2, 3, -1, 2, 5};
