@@ -112,7 +112,7 @@ double TapeModel::Run(Workspace<T>& work, const ModelBatch<T>& batch,
     const std::uint32_t count = std::min(run_samples, batch.samples - first);
     SliceBatch(batch, first, count, shape_, work.run);
     work.tape.Reset(training ? Tape<T>::Mode::kTrain : Tape<T>::Mode::kPredict,
-                    shape_.bf16 ? Precision::kBf16 : Precision::kFull);
+                    shape_.bf16 ? ProductPrecision::kBf16 : ProductPrecision::kFull);
     const Tensor<T> z = Logits(Graph<T>{work.tape, shape_, work.run, work.tensors, first});
     for (std::uint32_t i = 0; i < count; ++i) {
       logits[first + i] = *z.row(i);

@@ -77,7 +77,7 @@ void UseOneThread() {
 
 template <>
 void Gemm(const GemmShape& shape, const MatrixOperand<float>& a, const MatrixOperand<float>& b,
-          const MatrixResult<float>& c, Precision precision) {
+          const MatrixResult<float>& c, ProductPrecision precision) {
   if (shape.m == 0 || shape.n == 0) {
     return;
   }
@@ -88,7 +88,7 @@ void Gemm(const GemmShape& shape, const MatrixOperand<float>& a, const MatrixOpe
     return;
   }
   UseOneThread();
-  if (precision == Precision::kBf16) {
+  if (precision == ProductPrecision::kBf16) {
     internal::GemmBf16(shape, a, b, c);
     return;
   }
@@ -102,7 +102,7 @@ void Gemm(const GemmShape& shape, const MatrixOperand<float>& a, const MatrixOpe
 
 template <>
 void Gemm(const GemmShape& shape, const MatrixOperand<double>& a, const MatrixOperand<double>& b,
-          const MatrixResult<double>& c, Precision) {
+          const MatrixResult<double>& c, ProductPrecision) {
   if (!c.accumulate) {
     ZeroResult(shape, c);
   }

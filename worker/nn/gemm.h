@@ -17,7 +17,7 @@ namespace plexus {
 
 enum class NumericProfile { kAvx2, kAvx512 };
 
-enum class Precision { kFull, kBf16 };
+enum class ProductPrecision { kFull, kBf16 };
 
 // Whether this CPU has the profile's instructions.
 bool CpuSupports(NumericProfile profile);
@@ -55,7 +55,7 @@ struct MatrixResult {
 // T is float or double.  k = 0 is a product of zeros.
 template <typename T>
 void Gemm(const GemmShape& shape, const MatrixOperand<T>& a, const MatrixOperand<T>& b,
-          const MatrixResult<T>& c, Precision precision = Precision::kFull);
+          const MatrixResult<T>& c, ProductPrecision precision = ProductPrecision::kFull);
 
 // `count` small products: C_s = A_s B_s, whose operands start `a_step`, `b_step`, `c_step` elements
 // after the ones before.  For products of a few dozen rows and columns, one a sample, where a call

@@ -66,7 +66,7 @@ void BackpropagateBias(const Tensor<T>& y, const Tensor<T>* bias, Activation act
 
 template <typename T>
 void BackpropagateProduct(const Tensor<T>& x, const Tensor<T>& w, const Tensor<T>& y,
-                          Precision precision) {
+                          ProductPrecision precision) {
   if (w.gradient != nullptr) {
     const bool add = PrepareGradient(w);
     Gemm<T>({x.cols, y.cols, x.rows}, x.operand(true), y.gradient_operand(),
@@ -114,7 +114,7 @@ Tensor<T> Linear(Tape<T>& tape, const Tensor<T>& x, const Tensor<T>& w, const Te
   CHECK_EQ(x.cols, w.rows) << "Linear: x has " << x.cols << " columns, w " << w.rows << " rows";
   const Tensor<T> y = tape.New(x.rows, w.cols);
   const bool column = w.cols == 1 && w.stride == 1;
-  const Precision precision = tape.precision();
+  const ProductPrecision precision = tape.precision();
   if (column) {
     MultiplyByColumn(x, w.value, y);
   } else {

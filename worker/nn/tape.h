@@ -131,7 +131,7 @@ class Tape {
   enum class Rows { kPadded, kPacked };
 
   // Forgets everything recorded; all tensors of this tape become invalid.
-  void Reset(Mode mode, Precision precision = Precision::kFull) {
+  void Reset(Mode mode, ProductPrecision precision = ProductPrecision::kFull) {
     arena_.Reset();
     last_ = nullptr;
     mode_ = mode;
@@ -139,7 +139,7 @@ class Tape {
   }
 
   bool training() const { return mode_ == Mode::kTrain; }
-  Precision precision() const { return precision_; }
+  ProductPrecision precision() const { return precision_; }
 
   // An uninitialised result, with a gradient while training.
   Tensor<T> New(std::uint32_t rows, std::uint32_t cols, Rows layout = Rows::kPadded) {
@@ -192,7 +192,7 @@ class Tape {
   Arena arena_;
   Entry* last_ = nullptr;
   Mode mode_ = Mode::kPredict;
-  Precision precision_ = Precision::kFull;
+  ProductPrecision precision_ = ProductPrecision::kFull;
 };
 
 // A tensor over memory of the caller's, without a gradient.

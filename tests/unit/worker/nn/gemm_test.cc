@@ -39,7 +39,7 @@ struct Product {
 };
 
 // Largest distance of Gemm's result from a plain sum in double.
-double ErrorOf(const Product& p, Precision precision) {
+double ErrorOf(const Product& p, ProductPrecision precision) {
   const auto [m, n, k] = p.shape;
   const std::size_t a_stride = (p.a_transposed ? m : k) + 3;
   const std::size_t b_stride = (p.b_transposed ? k : n) + 5;
@@ -78,7 +78,7 @@ std::vector<Product> Products() {
 
 TEST(GemmTest, EqualsPlainSums) {
   for (const Product& product : Products()) {
-    EXPECT_LT(ErrorOf(product, Precision::kFull), 1e-4)
+    EXPECT_LT(ErrorOf(product, ProductPrecision::kFull), 1e-4)
         << product.shape.m << " x " << product.shape.n << " x " << product.shape.k;
   }
 }
@@ -90,7 +90,7 @@ TEST(GemmTest, RoundsOperandsToBfloat16WhenAsked) {
   for (const Product& product : Products()) {
     // 2^-8 an element, of products below 1, with random signs.
     const double bound = 0.02 * std::sqrt(static_cast<double>(product.shape.k)) + 1e-6;
-    const double error = ErrorOf(product, Precision::kBf16);
+    const double error = ErrorOf(product, ProductPrecision::kBf16);
     EXPECT_LT(error, bound) << product.shape.m << " x " << product.shape.n << " x "
                             << product.shape.k;
     if (product.shape.m > 1 && product.shape.k > 1) {
