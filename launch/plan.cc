@@ -1,11 +1,14 @@
 #include "launch/plan.h"
 
 #include <algorithm>
+#include <compare>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "common/hash.h"
 #include "proto/job.h"
 #include "worker/data/field_plan.h"
 #include "worker/nn/gemm.h"
@@ -144,44 +147,98 @@ Status CheckRoles(const FieldPlan& fields, const ModelNeeds& needs, const JobPla
   return OkStatus();
 }
 
-// Fields with the same tables form a group.  A table belongs to one group, so that a step sends
-// each of its keys once.
-Status PlanGroups(const FieldPlan& fields, JobPlan* plan) {
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint32_t> groups;  // By the two tables.
-  std::map<std::uint32_t, std::uint32_t> group_of_table;
-  for (std::uint32_t i = 0; i < plan->fields.size(); ++i) {
-    FieldTables& field = plan->fields[i];
-    const auto [found, fresh] =
-        groups.emplace(std::make_pair(field.embedding, field.linear), plan->groups.size());
-    field.group = found->second;
-    if (fresh) {
-      plan->groups.emplace_back();
+const proto::Table& TableNamed(const proto::Job& job, const std::string& name) {
+  const auto found =
+      std::find_if(job.tables().begin(), job.tables().end(),
+                   [&name](const proto::Table& table) { return table.name() == name; });
+  CHECK(found != job.tables().end()) << name;
+  return *found;
+}
+
+// How a worker makes vectors of rows of which `dim` floats travel; none: they are rows.
+std::optional<AddresserSpec> AddresserOf(const proto::Table& table, std::uint32_t dim) {
+  if (table.kind() != proto::Table::ARRAY || table.addresser().kind() == proto::Addresser::HASH) {
+    return std::nullopt;
+  }
+  AddresserSpec spec;
+  spec.kind = table.addresser().kind();
+  spec.rows = table.rows();
+  spec.dim = dim;
+  spec.remainders =
+      table.addresser().remainders() > 0 ? table.addresser().remainders() : table.rows() / 2;
+  spec.piece = table.addresser().piece() > 0 ? table.addresser().piece() : dim;
+  spec.salt = HashBytes(table.name(), 0);
+  return spec;
+}
+
+// One field's read of a table.
+struct TableRead {
+  std::uint32_t table = kNoTable;
+  std::uint32_t dim = 0;  // Floats of a row that it reads.
+
+  auto operator<=>(const TableRead&) const = default;
+};
+
+// Fields that read the same parts of the same tables form a group; a field's two tables are in one
+// group if their wire keys are the same.
+class GroupPlanner {
+ public:
+  explicit GroupPlanner(JobPlan* plan) : plan_(plan) {}
+
+  void Add(std::uint32_t field, std::uint32_t dim) {
+    FieldTables& tables = plan_->fields[field];
+    const TableRead embedding = ReadOf(tables.embedding, dim);
+    const TableRead linear = ReadOf(tables.linear, 0);
+    if (embedding.table != kNoTable && linear.table != kNoTable &&
+        HaveSameKeys(embedding.table, linear.table)) {
+      tables.embedding_group =
+          GroupOf(field, {std::min(embedding, linear), std::max(embedding, linear)});
+      tables.linear_group = tables.embedding_group;
+      return;
     }
-    KeyGroup& group = plan->groups[field.group];
-    group.fields.push_back(i);
-    if (!fresh) {
-      continue;
+    if (embedding.table != kNoTable) {
+      tables.embedding_group = GroupOf(field, {embedding});
     }
-    for (const std::uint32_t table :
-         {std::min(field.embedding, field.linear), std::max(field.embedding, field.linear)}) {
-      if (table == kNoTable) {
-        continue;
-      }
-      const auto [owner, first] = group_of_table.emplace(table, field.group);
-      if (!first) {
-        const std::uint32_t other = plan->groups[owner->second].fields[0];
-        return InvalidArgument("fields " + Quoted(fields.sparse[other].name) + " and " +
-                               Quoted(fields.sparse[i].name) + " share table " +
-                               Quoted(plan->tables[table].name) +
-                               ", but not their other table: fields share all tables or none; "
-                               "declare a table of its own for one of them");
-      }
-      group.tables.push_back(table);
-      group.array_rows = plan->tables[table].rows;
+    if (linear.table != kNoTable) {
+      tables.linear_group = GroupOf(field, {linear});
     }
   }
-  return OkStatus();
-}
+
+ private:
+  // dim 0: all.
+  TableRead ReadOf(std::uint32_t table, std::uint32_t dim) const {
+    return {table, table == kNoTable || dim > 0 ? dim : plan_->tables[table].dim};
+  }
+
+  // Rows of tables with addressers have addresses of their own.
+  bool HaveSameKeys(std::uint32_t a, std::uint32_t b) const {
+    return plan_->tables[a].rows == plan_->tables[b].rows && !AddresserOfTable({a, 1}) &&
+           !AddresserOfTable({b, 1});
+  }
+
+  std::optional<AddresserSpec> AddresserOfTable(const TableRead& read) const {
+    return AddresserOf(TableNamed(plan_->job, plan_->tables[read.table].name), read.dim);
+  }
+
+  std::uint32_t GroupOf(std::uint32_t field, const std::vector<TableRead>& reads) {
+    const auto [found, fresh] =
+        groups_.emplace(reads, static_cast<std::uint32_t>(plan_->groups.size()));
+    if (fresh) {
+      KeyGroup& group = plan_->groups.emplace_back();
+      for (const TableRead& read : reads) {
+        group.tables.push_back(read.table);
+        group.dims.push_back(read.dim);
+      }
+      group.array_rows = plan_->tables[reads[0].table].rows;
+      group.addresser = AddresserOfTable(reads[0]);
+    }
+    plan_->groups[found->second].fields.push_back(field);
+    return found->second;
+  }
+
+  JobPlan* const plan_;
+  std::map<std::vector<TableRead>, std::uint32_t> groups_;
+};
 
 // The counter's integers are exact only if nothing scales them.
 Status CheckCounter(const JobPlan& plan) {
@@ -196,6 +253,12 @@ Status CheckCounter(const JobPlan& plan) {
     if (table.optimizer.kind != OptimizerKind::kSgd || table.optimizer.l2 != 0 ||
         !table.sum_gradients || table.clip_row_norm != 0) {
       return InvalidArgument(who + " needs SGD without l2, reduction SUM and no clip_row_norm");
+    }
+  }
+  for (const KeyGroup& group : plan.groups) {
+    if (group.dims[0] != train.ranks() || group.addresser.has_value()) {
+      return InvalidArgument(
+          "model counter needs whole rows: no dim of a field, no addresser but HASH");
     }
   }
   if (!plan.dense_on_servers()) {
@@ -220,7 +283,10 @@ StatusOr<JobPlan> MakePlan(const proto::Job& job) {
   plan.job = job;
   PlanTables(fields, *needs, &plan);
   RETURN_IF_ERROR(CheckRoles(fields, *needs, plan));
-  RETURN_IF_ERROR(PlanGroups(fields, &plan));
+  GroupPlanner groups(&plan);
+  for (std::uint32_t i = 0; i < fields.sparse.size(); ++i) {
+    groups.Add(i, fields.sparse[i].dim);
+  }
   if (job.model().name() == kCounter) {
     RETURN_IF_ERROR(CheckCounter(plan));
   }

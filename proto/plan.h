@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,21 +21,37 @@ namespace plexus {
 
 inline constexpr std::uint32_t kNoTable = 0xffffffffu;
 
+// How a worker makes a key's vector out of rows of an ARRAY table; see proto::Addresser and
+// worker/addresser.h.
+struct AddresserSpec {
+  proto::Addresser::Kind kind = proto::Addresser::HASH;
+  std::uint64_t rows = 0;
+  std::uint32_t dim = 0;         // Floats of a row on the wire, and of a vector.
+  std::uint64_t remainders = 0;  // QUOTIENT_REMAINDER: 1 .. rows - 1.
+  std::uint32_t piece = 0;       // ROBE: divides dim.
+  std::uint64_t salt = 0;        // Of the table: other tables have other addresses.
+};
+
 // Tables whose wire keys are the same because the same sparse fields read them: keys are
-// deduplicated and sent once for all of them.
+// deduplicated and sent once for all of them.  A table may be in several groups, whose fields read
+// other parts of its rows, or another table beside it.
 struct KeyGroup {
   std::vector<std::uint32_t> fields;  // Sparse fields, ascending.
   std::vector<std::uint32_t>
-      tables;  // Indices into JobPlan::tables, ascending; all HASHED, or all ARRAY of `array_rows`.
+      tables;  // Indices into JobPlan::tables, ascending; none is an ARRAY, or all of `array_rows`.
   std::vector<std::uint32_t> dims;  // Floats of a row on the wire, per table; at most its dim.
-  std::uint64_t array_rows = 0;     // 0: HASHED.
+  std::uint64_t array_rows = 0;     // Wire keys are less than that; 0: any key.
+  // Of the group's only table; absent: a wire key is the field's key (mod array_rows).
+  std::optional<AddresserSpec> addresser;
 };
 
-// The tables that one sparse field reads; kNoTable: none of that role.
+// The tables that one sparse field reads, each with the group of its keys; kNoTable: none of that
+// role.
 struct FieldTables {
-  std::uint32_t group = 0;  // Of both tables.
   std::uint32_t embedding = kNoTable;
   std::uint32_t linear = kNoTable;
+  std::uint32_t embedding_group = 0;
+  std::uint32_t linear_group = 0;
   proto::Field::Pooling pooling = proto::Field::SUM;
 };
 

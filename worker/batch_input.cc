@@ -13,10 +13,29 @@ BatchInput::BatchInput(std::shared_ptr<const JobPlan> plan, std::uint32_t rank,
     : plan_(std::move(plan)),
       rank_(rank),
       shard_blocks_(std::move(shard_blocks)),
+      embedding_reads_(ReadsOf(&FieldTables::embedding, &FieldTables::embedding_group)),
+      linear_reads_(ReadsOf(&FieldTables::linear, &FieldTables::linear_group)),
       dense_values_(plan_->dense.size(), 0.0f) {
   for (const KeyGroup& group : plan_->groups) {
     rows_.emplace_back(group.tables.size());
   }
+}
+
+std::vector<BatchInput::Read> BatchInput::ReadsOf(std::uint32_t FieldTables::*table,
+                                                  std::uint32_t FieldTables::*group) const {
+  const auto position = [](const std::vector<std::uint32_t>& in, std::uint32_t value) {
+    return static_cast<std::uint32_t>(std::find(in.begin(), in.end(), value) - in.begin());
+  };
+  std::vector<Read> reads;
+  for (std::uint32_t f = 0; f < plan_->fields.size(); ++f) {
+    const FieldTables& field = plan_->fields[f];
+    if (field.*table != kNoTable) {
+      const KeyGroup& keys = plan_->groups[field.*group];
+      reads.push_back(
+          {f, field.*group, position(keys.tables, field.*table), position(keys.fields, f)});
+    }
+  }
+  return reads;
 }
 
 void BatchInput::TakeReplies(const PreparedBatch& batch, std::vector<Bytes> replies, bool dense) {
@@ -28,7 +47,7 @@ void BatchInput::TakeReplies(const PreparedBatch& batch, std::vector<Bytes> repl
       const std::size_t begin = keys.shard_begin[shard];
       const std::size_t count = keys.shard_begin[shard + 1] - begin;
       for (std::size_t t = 0; t < rows_[g].size(); ++t) {
-        const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
+        const std::uint32_t dim = WireDim(*plan_, plan_->groups[g], t);
         TableRows& rows = rows_[g][t];
         if (replies_.size() == 1) {
           rows.rows = floats;
@@ -58,36 +77,59 @@ const ModelInput& BatchInput::Make(const PreparedBatch& batch, std::uint64_t ste
   input_.seed = plan_->seed();
   input_.step = step;
   input_.rank = rank_;
-  input_.embeddings.clear();
-  input_.linears.clear();
-  for (std::size_t g = 0; train && g < rows_.size(); ++g) {
+  for (std::size_t g = 0; g < rows_.size(); ++g) {
+    const GroupKeys& keys = batch.keys.groups[g];
     for (std::size_t t = 0; t < rows_[g].size(); ++t) {
-      const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
-      rows_[g][t].gradients.assign(batch.keys.groups[g].keys.size() * dim, 0.0f);
+      const std::uint32_t dim = WireDim(*plan_, plan_->groups[g], t);
+      TableRows& rows = rows_[g][t];
+      if (train) {
+        rows.gradients.assign(keys.keys.size() * dim, 0.0f);
+      }
+      if (plan_->groups[g].addresser.has_value()) {
+        const std::size_t floats = keys.combination.vectors() * dim;
+        rows.vectors.resize(std::max(rows.vectors.size(), floats));
+        CombineRows(keys.combination, rows.rows, dim, dim, rows.vectors.data());
+        rows.vector_gradients.assign(train ? floats : 0, 0.0f);
+      }
     }
   }
-  for (std::uint32_t f = 0; f < plan_->fields.size(); ++f) {
-    const FieldTables& field = plan_->fields[f];
-    const auto& tables = plan_->groups[field.group].tables;
-    for (const std::uint32_t table : {field.embedding, field.linear}) {
-      if (table == kNoTable) {
-        continue;
-      }
-      const auto at =
-          static_cast<std::size_t>(std::find(tables.begin(), tables.end(), table) - tables.begin());
-      TableRows& rows = rows_[field.group][at];
-      Lookup lookup;
-      lookup.dim = plan_->tables[table].dim;
-      lookup.rows = rows.rows;
-      lookup.row_gradients = train ? rows.gradients.data() : nullptr;
-      lookup.indices = batch.keys.indices[f];
-      lookup.offsets = batch.batch.sparse[f].offsets;
-      lookup.weights = batch.batch.sparse[f].weights;
-      lookup.pooling = field.pooling;
-      (table == field.embedding ? input_.embeddings : input_.linears).push_back(lookup);
-    }
+  input_.embeddings.clear();
+  for (const Read& read : embedding_reads_) {
+    input_.embeddings.push_back(LookupOf(batch, read, train));
+  }
+  input_.linears.clear();
+  for (const Read& read : linear_reads_) {
+    input_.linears.push_back(LookupOf(batch, read, train));
   }
   return input_;
+}
+
+Lookup BatchInput::LookupOf(const PreparedBatch& batch, const Read& read, bool train) {
+  const KeyGroup& group = plan_->groups[read.group];
+  TableRows& rows = rows_[read.group][read.table];
+  const bool combined = group.addresser.has_value();
+  Lookup lookup;
+  lookup.dim = WireDim(*plan_, group, read.table);
+  lookup.rows = combined ? rows.vectors.data() : rows.rows;
+  if (train) {
+    lookup.row_gradients = combined ? rows.vector_gradients.data() : rows.gradients.data();
+  }
+  lookup.indices = batch.keys.groups[read.group].indices[read.field_in_group];
+  lookup.offsets = batch.batch.sparse[read.field].offsets;
+  lookup.weights = batch.batch.sparse[read.field].weights;
+  lookup.pooling = plan_->fields[read.field].pooling;
+  return lookup;
+}
+
+void BatchInput::SpreadGradients(const PreparedBatch& batch) {
+  for (std::size_t g = 0; g < rows_.size(); ++g) {
+    for (std::size_t t = 0; t < rows_[g].size() && plan_->groups[g].addresser.has_value(); ++t) {
+      const std::uint32_t dim = WireDim(*plan_, plan_->groups[g], t);
+      TableRows& rows = rows_[g][t];
+      plexus::SpreadGradients(batch.keys.groups[g].combination, rows.vector_gradients.data(), dim,
+                              dim, rows.gradients.data());
+    }
+  }
 }
 
 void BatchInput::ClipGradients(float bound) {

@@ -1,6 +1,9 @@
 // BatchInput: turns shards' replies into what a model reads, and holds the gradients that it
 // writes.
 //
+// Rows of most groups are read where they lie.  Those of a group with an addresser are combined
+// into vectors first, and the vectors' gradients are spread over the rows afterwards.
+//
 // Thread safety: none; belongs to a rank's thread.
 #pragma once
 
@@ -30,9 +33,11 @@ class BatchInput {
   // The model's input; with `train`, row gradients are zeroed and may be written.  Borrows `batch`.
   const ModelInput& Make(const PreparedBatch& batch, std::uint64_t step, bool train);
 
+  // After the model's step, with the batch of Make: row gradients are complete then.
+  void SpreadGradients(const PreparedBatch& batch);
   // Clamps every row gradient to [-bound, bound].
   void ClipGradients(float bound);
-  // [group][table of the group] -> [unique keys x dim].
+  // [group][table of the group] -> [unique keys x KeyGroup::dims].
   std::vector<std::vector<const float*>> gradients() const;
   // Flat vector of the layout, as last pulled.
   std::span<const float> dense_values() const { return dense_values_; }
@@ -43,11 +48,25 @@ class BatchInput {
     std::vector<float> storage;   // Rows, where several shards sent them.
     const float* rows = nullptr;  // storage, or the only shard's frame.
     std::vector<float> gradients;
+    std::vector<float> vectors;  // With an addresser: what the model reads in place of rows.
+    std::vector<float> vector_gradients;
   };
+  // Where a lookup of a field reads.
+  struct Read {
+    std::uint32_t field = 0;
+    std::uint32_t group = 0;
+    std::uint32_t table = 0;           // Position in the group's tables.
+    std::uint32_t field_in_group = 0;  // Position in the group's fields.
+  };
+  std::vector<Read> ReadsOf(std::uint32_t FieldTables::*table,
+                            std::uint32_t FieldTables::*group) const;
+  Lookup LookupOf(const PreparedBatch& batch, const Read& read, bool train);
 
   const std::shared_ptr<const JobPlan> plan_;
   const std::uint32_t rank_;
   const std::vector<std::vector<std::uint32_t>> shard_blocks_;
+  const std::vector<Read> embedding_reads_;
+  const std::vector<Read> linear_reads_;
   std::vector<std::vector<TableRows>> rows_;  // [group][table of the group]
   std::vector<Bytes> replies_;                // Keep borrowed rows alive.
   std::vector<float> dense_values_;

@@ -215,6 +215,7 @@ void RankTrainer::Compute(const PreparedBatch& batch, std::uint64_t step,
   logits_.resize(batch.batch.samples);
   gradients->loss_sum = deps_.model->Step(input_.Make(batch, step, true), DenseValues(),
                                           dense_gradients_.data(), logits_);
+  input_.SpreadGradients(batch);
   if (const double clip = plan_->job.train().clip_value(); clip > 0) {
     const auto bound = static_cast<float>(clip * batch.batch.samples);
     input_.ClipGradients(bound);

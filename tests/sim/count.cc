@@ -89,8 +89,8 @@ JobPlan PlanOf(const CountShape& shape) {
   table.name = "t";
   table.dim = shape.dim;
   plan.tables = {table};
-  plan.groups = {KeyGroup{.fields = {0}, .tables = {0}}};
-  plan.fields = {FieldTables{.group = 0, .embedding = 0}};
+  plan.groups = {KeyGroup{.fields = {0}, .tables = {0}, .dims = {shape.dim}}};
+  plan.fields = {FieldTables{.embedding = 0}};
   if (shape.dense > 0) {
     plan.dense = DenseLayout({DenseParameterSpec{.name = "dense", .shape = {shape.dense}}});
   }

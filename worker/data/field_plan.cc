@@ -38,6 +38,7 @@ SparseField MakeSparse(const proto::Data& data, const proto::Field& field, const
   sparse.separator = field.separator();
   sparse.pooling = field.pooling();
   sparse.tables.assign(field.tables().begin(), field.tables().end());
+  sparse.dim = field.dim();
   sparse.hash_seed = field.salt_by_field() ? HashBytes(name, data.hash_seed()) : data.hash_seed();
   sparse.missing_key = MissingKey(name, data.hash_seed());
   return sparse;

@@ -41,6 +41,7 @@ struct SparseField {
   std::string separator;  // kMultiValued only.
   proto::Field::Pooling pooling = proto::Field::SUM;
   std::vector<std::string> tables;
+  std::uint32_t dim = 0;  // Elements that it reads of a row of its EMBEDDING table; 0: all.
   bool weighted = false;  // Each key has a weight (LIBSVM's values).
   std::uint64_t hash_seed =
       0;                // data.hash_seed, or with salt_by_field HashBytes(name, data.hash_seed).

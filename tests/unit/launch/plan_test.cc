@@ -9,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/hash.h"
 #include "proto/job.h"
 
 namespace plexus {
@@ -92,17 +93,22 @@ TEST(PlanTest, FieldsWithTheSameTablesAreOneGroup) {
   ASSERT_EQ(plan.fields.size(), 3u);
   EXPECT_EQ(plan.fields[0].embedding, 1u);
   EXPECT_EQ(plan.fields[0].linear, 2u);
-  EXPECT_EQ(plan.fields[0].group, 0u);
-  EXPECT_EQ(plan.fields[1].group, 0u);
+  EXPECT_EQ(plan.fields[0].embedding_group, 0u);
+  EXPECT_EQ(plan.fields[0].linear_group, 0u);
+  EXPECT_EQ(plan.fields[1].embedding_group, 0u);
+  EXPECT_EQ(plan.fields[1].linear_group, 0u);
   EXPECT_EQ(plan.fields[2].embedding, 3u);
   EXPECT_EQ(plan.fields[2].linear, 0u);
-  EXPECT_EQ(plan.fields[2].group, 1u);
+  EXPECT_EQ(plan.fields[2].embedding_group, 1u);
+  EXPECT_EQ(plan.fields[2].linear_group, 1u);
   ASSERT_EQ(plan.groups.size(), 2u);
   EXPECT_THAT(plan.groups[0].fields, ElementsAre(0, 1));
   EXPECT_THAT(plan.groups[0].tables, ElementsAre(1, 2));
+  EXPECT_THAT(plan.groups[0].dims, ElementsAre(16, 1));
   EXPECT_EQ(plan.groups[0].array_rows, 0u);
   EXPECT_THAT(plan.groups[1].fields, ElementsAre(2));
   EXPECT_THAT(plan.groups[1].tables, ElementsAre(0, 3));
+  EXPECT_THAT(plan.groups[1].dims, ElementsAre(1, 16));
 }
 
 TEST(PlanTest, ArrayGroupsKnowTheirRows) {
@@ -172,10 +178,92 @@ TEST(PlanTest, RefusesAFieldWithoutTheRoleThatTheModelReads) {
             "model deepfm needs a field with a table; the job has none");
 }
 
-TEST(PlanTest, RefusesTablesThatAreSharedInPart) {
-  EXPECT_EQ(Refusal(kJob, {"data.fields.C2.tables=own,linear"}),
-            "fields \"C1\" and \"C2\" share table \"linear\", but not their other table: fields "
-            "share all tables or none; declare a table of its own for one of them");
+// A group as text: fields, tables of dims, array_rows.
+std::string TextOf(const KeyGroup& group) {
+  std::string text;
+  for (const std::uint32_t field : group.fields) {
+    text += "f" + std::to_string(field) + " ";
+  }
+  for (std::size_t t = 0; t < group.tables.size(); ++t) {
+    text += "t" + std::to_string(group.tables[t]) + ":" + std::to_string(group.dims[t]) + " ";
+  }
+  return text + std::to_string(group.array_rows) + (group.addresser.has_value() ? " made" : "");
+}
+
+std::vector<std::string> GroupsOf(const std::vector<std::string>& overrides) {
+  const StatusOr<JobPlan> plan = MakePlan(Job(kJob, overrides));
+  EXPECT_TRUE(plan.ok()) << plan.status().ToString();
+  std::vector<std::string> groups;
+  for (const KeyGroup& group : plan->groups) {
+    groups.push_back(TextOf(group));
+  }
+  return groups;
+}
+
+// Tables: 0 own_linear, 1 embedding, 2 linear, 3 own.
+TEST(PlanTest, TablesMayBeSharedInPart) {
+  EXPECT_THAT(GroupsOf({"data.fields.C2.tables=own,linear"}),
+              ElementsAre("f0 t1:16 t2:1 0", "f1 t2:1 t3:16 0", "f2 t0:1 t3:16 0"));
+}
+
+TEST(PlanTest, TablesOfOtherKeysHaveGroupsOfTheirOwn) {
+  EXPECT_THAT(GroupsOf({"tables.own.kind=ARRAY", "tables.own.rows=99"}),
+              ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t3:16 99", "f2 t0:1 0"));
+  EXPECT_THAT(GroupsOf({"tables.own.kind=ARRAY", "tables.own.rows=99",
+                        "tables.own_linear.kind=ARRAY", "tables.own_linear.rows=98"}),
+              ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t3:16 99", "f2 t0:1 98"));
+  EXPECT_THAT(GroupsOf({"tables.own.kind=HYBRID", "tables.own.hybrid.exact_rows=5",
+                        "tables.own.hybrid.shared_rows=5"}),
+              ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t0:1 t3:16 0"));
+}
+
+TEST(PlanTest, AddressersHaveGroupsOfTheirOwn) {
+  const std::vector<std::string> rows = {"tables.own.kind=ARRAY", "tables.own.rows=99",
+                                         "tables.own_linear.kind=ARRAY",
+                                         "tables.own_linear.rows=99"};
+  for (const char* kind : {"DOUBLE_HASH", "QUOTIENT_REMAINDER", "ROBE"}) {
+    std::vector<std::string> overrides = rows;
+    overrides.push_back(std::string("tables.own.addresser.kind=") + kind);
+    EXPECT_THAT(GroupsOf(overrides),
+                ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t3:16 99 made", "f2 t0:1 99"));
+    overrides.push_back(std::string("tables.own_linear.addresser.kind=") + kind);
+    EXPECT_THAT(GroupsOf(overrides),
+                ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t3:16 99 made", "f2 t0:1 99 made"));
+  }
+  std::vector<std::string> overrides = rows;
+  overrides.emplace_back("tables.own.addresser.kind=HASH");
+  EXPECT_THAT(GroupsOf(overrides), ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t0:1 t3:16 99"));
+}
+
+TEST(PlanTest, AddressersAreResolved) {
+  const std::vector<std::string> rows = {"model.name=dlrm", "tables.own.kind=ARRAY",
+                                         "tables.own.rows=99"};
+  const auto spec = [&rows](std::vector<std::string> more) {
+    more.insert(more.begin(), rows.begin(), rows.end());
+    return MakePlan(Job(kJob, more)).value().groups[1].addresser.value();
+  };
+  const AddresserSpec robe = spec({"tables.own.addresser.kind=ROBE"});
+  EXPECT_EQ(robe.kind, proto::Addresser::ROBE);
+  EXPECT_EQ(robe.rows, 99u);
+  EXPECT_EQ(robe.dim, 16u);
+  EXPECT_EQ(robe.piece, 16u);
+  EXPECT_EQ(robe.salt, HashBytes("own", 0));
+  EXPECT_EQ(spec({"tables.own.addresser.kind=ROBE", "tables.own.addresser.piece=4"}).piece, 4u);
+  EXPECT_EQ(spec({"tables.own.addresser.kind=QUOTIENT_REMAINDER"}).remainders, 49u);
+  EXPECT_EQ(
+      spec({"tables.own.addresser.kind=QUOTIENT_REMAINDER", "tables.own.addresser.remainders=10"})
+          .remainders,
+      10u);
+}
+
+TEST(PlanTest, FieldsOfOtherDimensionsHaveGroupsOfTheirOwn) {
+  EXPECT_THAT(GroupsOf({"data.fields.C2.dim=4"}),
+              ElementsAre("f0 t1:16 t2:1 0", "f1 t1:4 t2:1 0", "f2 t0:1 t3:16 0"));
+  EXPECT_THAT(GroupsOf({"data.fields.C1.dim=16"}),
+              ElementsAre("f0 f1 t1:16 t2:1 0", "f2 t0:1 t3:16 0"));
+  const JobPlan plan = MakePlan(Job(kJob, {"data.fields.C2.dim=4", "tables.own.dim=24"})).value();
+  EXPECT_THAT(ShapeOf(plan).embedding_dims, ElementsAre(16, 16, 24)) << "as the tables have it";
+  EXPECT_TRUE(MakeModel(plan).ok());
 }
 
 constexpr char kCounterJob[] = R"(
@@ -194,6 +282,10 @@ TEST(PlanTest, CounterNeedsAnElementARankAndExactSums) {
         "tables.counters.optimizer.l2=1", "tables.counters.clip_row_norm=1"}) {
     EXPECT_THAT(Refusal(kCounterJob, {override}), HasSubstr("needs SGD without l2")) << override;
   }
+  EXPECT_THAT(Refusal(kCounterJob, {"data.fields.C*.dim=3"}), HasSubstr("whole rows"));
+  EXPECT_THAT(Refusal(kCounterJob, {"tables.counters.kind=ARRAY", "tables.counters.rows=9",
+                                    "tables.counters.addresser.kind=DOUBLE_HASH"}),
+              HasSubstr("no addresser but HASH"));
   EXPECT_THAT(Refusal(kCounterJob, {"train.dense_sync=MPI"}), HasSubstr("dense_sync SERVERS"));
   EXPECT_THAT(Refusal(kCounterJob, {"train.clip_value=1"}), HasSubstr("constant rate"));
   EXPECT_THAT(Refusal(kCounterJob, {"train.schedule.warmup_steps=1"}), HasSubstr("constant rate"));

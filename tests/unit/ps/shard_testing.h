@@ -84,8 +84,8 @@ inline OwnedPush RandomPush(Draws* draws, const JobPlan& plan, std::uint32_t ran
       key_counts.push_back(count);
     }
     auto& gradients = push.gradients.emplace_back();
-    for (const std::uint32_t table : group.tables) {
-      std::vector<float>& floats = gradients.emplace_back(keys.size() * plan.tables[table].dim);
+    for (const std::uint32_t dim : group.dims) {
+      std::vector<float>& floats = gradients.emplace_back(keys.size() * dim);
       std::generate(floats.begin(), floats.end(), value);
     }
   }
@@ -110,10 +110,8 @@ class StepOracle {
       samples += push.samples;
     }
     const float scale = 1.0f / static_cast<float>(samples);
-    for (std::size_t g = 0; g < plan_->groups.size(); ++g) {
-      for (std::size_t t = 0; t < plan_->groups[g].tables.size(); ++t) {
-        ApplyTable(in_rank_order, g, t, scale, rate_factor);
-      }
+    for (std::uint32_t table = 0; table < plan_->tables.size(); ++table) {
+      ApplyTable(in_rank_order, table, scale, rate_factor);
     }
     ApplyDense(in_rank_order, scale, rate_factor);
   }
@@ -140,21 +138,35 @@ class StepOracle {
   }
 
  private:
-  void ApplyTable(const std::vector<OwnedPush>& pushes, std::size_t group, std::size_t position,
-                  float scale, float rate_factor) {
-    const std::uint32_t table = plan_->groups[group].tables[position];
-    const std::uint32_t dim = plan_->tables[table].dim;
-    const auto rule = MakeScalarOptimizer(plan_->tables[table].optimizer);
+  // Adds up what the pushes say of a table's rows, group by group; a gradient may be of a row's
+  // first elements.
+  std::map<Key, std::vector<float>> SumsOf(const std::vector<OwnedPush>& pushes,
+                                           std::uint32_t table) const {
     std::map<Key, std::vector<float>> sums;
     for (const OwnedPush& push : pushes) {
-      for (std::size_t i = 0; i < push.keys[group].size(); ++i) {
-        const float* gradient = push.gradients[group][position].data() + i * dim;
-        const auto [at, first] = sums.try_emplace(push.keys[group][i], gradient, gradient + dim);
-        for (std::uint32_t e = 0; !first && e < dim; ++e) {
-          at->second[e] += gradient[e];
+      for (std::size_t g = 0; g < plan_->groups.size(); ++g) {
+        const KeyGroup& group = plan_->groups[g];
+        for (std::size_t t = 0; t < group.tables.size(); ++t) {
+          for (std::size_t i = 0; group.tables[t] == table && i < push.keys[g].size(); ++i) {
+            const float* gradient = push.gradients[g][t].data() + i * group.dims[t];
+            const auto [at, first] =
+                sums.try_emplace(push.keys[g][i], gradient, gradient + group.dims[t]);
+            at->second.resize(plan_->tables[table].dim, 0.0f);
+            for (std::uint32_t e = 0; !first && e < group.dims[t]; ++e) {
+              at->second[e] += gradient[e];
+            }
+          }
         }
       }
     }
+    return sums;
+  }
+
+  void ApplyTable(const std::vector<OwnedPush>& pushes, std::uint32_t table, float scale,
+                  float rate_factor) {
+    const std::uint32_t dim = plan_->tables[table].dim;
+    const auto rule = MakeScalarOptimizer(plan_->tables[table].optimizer);
+    std::map<Key, std::vector<float>> sums = SumsOf(pushes, table);
     for (auto& [key, sum] : sums) {
       for (float& value : sum) {
         value *= scale;

@@ -1,5 +1,10 @@
 #include "worker/batch_input.h"
 
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "proto/frame.h"
@@ -14,15 +19,19 @@ float RowFloat(std::uint32_t table, Key key, std::uint32_t e) {
   return static_cast<float>(1000 * table + 10 * key + e);
 }
 
+std::vector<std::string> WithServers(std::uint32_t shards, std::vector<std::string> overrides) {
+  overrides.push_back("cluster.servers=" + std::to_string(shards));
+  return overrides;
+}
+
 struct Problem {
   std::shared_ptr<const JobPlan> plan;
   PreparedBatch batch;
   std::vector<std::vector<std::uint32_t>> shard_blocks;
   std::vector<Bytes> replies;
 
-  explicit Problem(std::uint32_t shards)
-      : plan(PlanOf(kSmallJob, {"cluster.servers=" + std::to_string(shards)})),
-        shard_blocks(shards) {
+  explicit Problem(std::uint32_t shards, std::vector<std::string> overrides = {})
+      : plan(PlanOf(kSmallJob, WithServers(shards, std::move(overrides)))), shard_blocks(shards) {
     batch.batch = MemoryData(plan).MakeBatch(proto::Phase::TRAINING, 0, 0, 0);
     StepKeysBuilder builder(*plan, InitialBucketMap(plan->buckets(), shards), shards);
     builder.Build(batch.batch, &batch.keys);
@@ -33,10 +42,10 @@ struct Problem {
       std::vector<float> floats;
       for (std::size_t g = 0; g < plan->groups.size(); ++g) {
         const GroupKeys& keys = batch.keys.groups[g];
-        for (const std::uint32_t table : plan->groups[g].tables) {
+        for (std::size_t t = 0; t < plan->groups[g].tables.size(); ++t) {
           for (std::uint32_t i = keys.shard_begin[s]; i < keys.shard_begin[s + 1]; ++i) {
-            for (std::uint32_t e = 0; e < plan->tables[table].dim; ++e) {
-              floats.push_back(RowFloat(table, keys.keys[i], e));
+            for (std::uint32_t e = 0; e < plan->groups[g].dims[t]; ++e) {
+              floats.push_back(RowFloat(plan->groups[g].tables[t], keys.keys[i], e));
             }
           }
         }
@@ -53,8 +62,8 @@ struct Problem {
 };
 
 void ExpectReads(const Problem& problem, std::uint32_t field, std::uint32_t table,
-                 const Lookup& lookup) {
-  const std::uint64_t rows = problem.plan->groups[problem.plan->fields[field].group].array_rows;
+                 std::uint32_t group, const Lookup& lookup) {
+  const std::uint64_t rows = problem.plan->groups[group].array_rows;
   ASSERT_EQ(lookup.dim, problem.plan->tables[table].dim);
   ASSERT_EQ(lookup.indices.size(), problem.batch.batch.samples);
   for (std::uint32_t i = 0; i < problem.batch.batch.samples; ++i) {
@@ -78,8 +87,10 @@ TEST(BatchInputTest, ModelsReadTheRowsOfAnyNumberOfShards) {
     ASSERT_EQ(made.linears.size(), 3u);
     for (std::uint32_t f = 0; f < 3; ++f) {
       const FieldTables& field = problem.plan->fields[f];
-      ASSERT_NO_FATAL_FAILURE(ExpectReads(problem, f, field.embedding, made.embeddings[f]));
-      ASSERT_NO_FATAL_FAILURE(ExpectReads(problem, f, field.linear, made.linears[f]));
+      ASSERT_NO_FATAL_FAILURE(
+          ExpectReads(problem, f, field.embedding, field.embedding_group, made.embeddings[f]));
+      ASSERT_NO_FATAL_FAILURE(
+          ExpectReads(problem, f, field.linear, field.linear_group, made.linears[f]));
     }
     for (const DenseBlock& block : problem.plan->dense.blocks()) {
       for (std::uint32_t i = 0; i < block.count; ++i) {
@@ -87,6 +98,76 @@ TEST(BatchInputTest, ModelsReadTheRowsOfAnyNumberOfShards) {
       }
     }
   }
+}
+
+// Table 2, of field 2, read through an addresser: vectors, and their gradients in rows, element by
+// element.
+TEST(BatchInputTest, AddressersCombineRowsAndSpreadGradients) {
+  constexpr std::uint32_t kTable = 2;
+  constexpr std::uint32_t kField = 2;
+  for (const std::string kind : {"DOUBLE_HASH", "QUOTIENT_REMAINDER", "ROBE"}) {
+    for (const std::uint32_t shards : {1u, 3u}) {
+      std::vector<std::string> overrides = {"tables.array.addresser.kind=" + kind};
+      if (kind == "ROBE") {
+        overrides.emplace_back("tables.array.addresser.piece=1");
+      }
+      const Problem problem(shards, overrides);
+      BatchInput input(problem.plan, 0, problem.shard_blocks);
+      input.TakeReplies(problem.batch, problem.replies, true);
+      const Lookup lookup = input.Make(problem.batch, 9, true).embeddings[kField];
+      const std::uint32_t g = problem.plan->fields[kField].embedding_group;
+      ASSERT_TRUE(problem.plan->groups[g].addresser.has_value());
+      const Addresser addresser(*problem.plan->groups[g].addresser);
+      const GroupKeys& keys = problem.batch.keys.groups[g];
+      std::map<std::pair<Key, std::uint32_t>, float> expected;  // (row, element) -> gradient
+      const std::vector<Key>& raw = problem.batch.batch.sparse[kField].keys;
+      for (std::size_t i = 0; i < raw.size(); ++i) {
+        std::vector<Piece> pieces;
+        addresser.AppendPieces(raw[i], &pieces);
+        std::vector<float> vector(3, 0.0f);
+        for (const Piece& piece : pieces) {
+          for (std::uint32_t e = 0; e < piece.length; ++e) {
+            const std::uint32_t source = piece.source + e;
+            vector[piece.target + e] += piece.coefficient * RowFloat(kTable, piece.row, source);
+            expected[{piece.row, source}] +=
+                piece.coefficient * static_cast<float>(1 + i + piece.target + e);
+          }
+        }
+        for (std::uint32_t e = 0; e < 3; ++e) {
+          ASSERT_EQ(lookup.rows[lookup.indices[i] * 3 + e], vector[e]);
+          lookup.row_gradients[lookup.indices[i] * 3 + e] += static_cast<float>(1 + i + e);
+        }
+      }
+      input.SpreadGradients(problem.batch);
+      const float* gradients = input.gradients()[g][0];
+      for (std::size_t k = 0; k < keys.keys.size(); ++k) {
+        for (std::uint32_t e = 0; e < 3; ++e) {
+          ASSERT_EQ(gradients[k * 3 + e], (expected[{keys.keys[k], e}]));
+        }
+      }
+    }
+  }
+}
+
+TEST(BatchInputTest, NarrowFieldsReadAndWriteTheFirstElements) {
+  const Problem problem(2, {"data.fields.C2.dim=2"});
+  BatchInput input(problem.plan, 0, problem.shard_blocks);
+  input.TakeReplies(problem.batch, problem.replies, true);
+  const ModelInput& made = input.Make(problem.batch, 9, true);
+  EXPECT_EQ(made.embeddings[0].dim, 3u);
+  const Lookup& narrow = made.embeddings[1];
+  ASSERT_EQ(narrow.dim, 2u);
+  const std::vector<Key>& keys = problem.batch.batch.sparse[1].keys;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    for (std::uint32_t e = 0; e < 2; ++e) {
+      ASSERT_EQ(narrow.rows[narrow.indices[i] * 2 + e], RowFloat(0, keys[i], e));
+    }
+  }
+  const std::uint32_t g = problem.plan->fields[1].embedding_group;
+  EXPECT_NE(g, problem.plan->fields[0].embedding_group);
+  narrow.row_gradients[narrow.indices[0] * 2 + 1] = 7;
+  input.SpreadGradients(problem.batch);
+  EXPECT_EQ(input.gradients()[g][0][narrow.indices[0] * 2 + 1], 7.0f);
 }
 
 TEST(BatchInputTest, GradientsStartAtZeroAndAreClipped) {

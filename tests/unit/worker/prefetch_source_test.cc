@@ -51,7 +51,7 @@ class PrefetchSourceTest : public testing::Test {
       EXPECT_FALSE(last) << "a batch after the last";
       last = (*next)->last;
       batches.push_back((*next)->batch.dense);
-      EXPECT_EQ((*next)->keys.indices[0].size(), (*next)->batch.samples);
+      EXPECT_EQ((*next)->keys.groups[0].indices[0].size(), (*next)->batch.samples);
       EXPECT_EQ((*next)->keys.groups[0].shard_begin.size(), 3u);
       source->Recycle(*std::move(next));
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -45,41 +46,106 @@ std::vector<float> FlatDense(const JobPlan& plan, const StepOracle& oracle) {
   return flat;
 }
 
+// What the fields of one group read: pulled rows, or vectors made of them.
+struct NaiveGroup {
+  std::vector<Key> keys;  // Of what is read, in the order in which they first occur.
+  std::vector<std::uint32_t> counts;
+  std::map<std::uint32_t, std::vector<std::uint32_t>> indices;  // By field.
+  std::vector<std::vector<Piece>> pieces;                       // Of each vector.
+  std::vector<std::vector<float>> values;                       // [table] -> [keys x dim]
+  std::vector<std::vector<float>> gradients;
+};
+
+std::uint32_t PositionOf(Key key, std::uint32_t count, std::vector<Key>* keys,
+                         std::vector<std::uint32_t>* counts) {
+  const auto at =
+      static_cast<std::size_t>(std::find(keys->begin(), keys->end(), key) - keys->begin());
+  if (at == keys->size()) {
+    keys->push_back(key);
+    counts->push_back(0);
+  }
+  (*counts)[at] += count;
+  return static_cast<std::uint32_t>(at);
+}
+
+NaiveGroup ReadGroup(const KeyGroup& group, const StepOracle& oracle, const Batch& batch) {
+  NaiveGroup read;
+  for (const std::uint32_t field : group.fields) {
+    for (const Key raw : batch.sparse[field].keys) {
+      const bool modulo = group.array_rows > 0 && !group.addresser.has_value();
+      const Key key = modulo ? raw % group.array_rows : raw;
+      read.indices[field].push_back(PositionOf(key, 1, &read.keys, &read.counts));
+    }
+  }
+  for (std::size_t v = 0; v < read.keys.size() && group.addresser.has_value(); ++v) {
+    Addresser(*group.addresser).AppendPieces(read.keys[v], &read.pieces.emplace_back());
+  }
+  for (std::size_t t = 0; t < group.tables.size(); ++t) {
+    const std::uint32_t dim = group.dims[t];
+    std::vector<float>& values = read.values.emplace_back(read.keys.size() * dim, 0.0f);
+    for (std::size_t i = 0; i < read.keys.size(); ++i) {
+      if (!group.addresser.has_value()) {
+        std::copy_n(oracle.Values(group.tables[t], read.keys[i]).begin(), dim, &values[i * dim]);
+        continue;
+      }
+      for (const Piece& piece : read.pieces[i]) {
+        const std::vector<float> row = oracle.Values(group.tables[t], piece.row);
+        for (std::size_t e = 0; e < piece.length; ++e) {
+          values[i * dim + piece.target + e] += piece.coefficient * row[piece.source + e];
+        }
+      }
+    }
+    read.gradients.emplace_back(values.size(), 0.0f);
+  }
+  return read;
+}
+
+// The group's part of the push: gradients of rows.
+void PushGroup(const KeyGroup& group, const NaiveGroup& read, OwnedPush* push) {
+  if (!group.addresser.has_value()) {
+    push->keys.push_back(read.keys);
+    push->counts.push_back(read.counts);
+    push->gradients.push_back(read.gradients);
+    return;
+  }
+  std::vector<Key>& rows = push->keys.emplace_back();
+  std::vector<std::uint32_t>& counts = push->counts.emplace_back();
+  const std::uint32_t dim = group.dims[0];
+  std::vector<float> gradients;
+  for (std::size_t i = 0; i < read.keys.size(); ++i) {
+    for (const Piece& piece : read.pieces[i]) {
+      const std::size_t at = PositionOf(piece.row, read.counts[i], &rows, &counts);
+      gradients.resize(rows.size() * dim, 0.0f);
+      for (std::size_t e = 0; e < piece.length; ++e) {
+        gradients[at * dim + piece.source + e] +=
+            piece.coefficient * read.gradients[0][i * dim + piece.target + e];
+      }
+    }
+  }
+  push->gradients.push_back({gradients});
+}
+
+Lookup LookupOf(const KeyGroup& group, std::uint32_t table, std::uint32_t field, bool train,
+                NaiveGroup* read) {
+  const auto t = static_cast<std::size_t>(
+      std::find(group.tables.begin(), group.tables.end(), table) - group.tables.begin());
+  Lookup lookup;
+  lookup.dim = group.dims[t];
+  lookup.rows = read->values[t].data();
+  lookup.row_gradients = train ? read->gradients[t].data() : nullptr;
+  lookup.indices = read->indices[field];
+  return lookup;
+}
+
 NaiveStep Compute(const JobPlan& plan, Model* model, const StepOracle& oracle, const Batch& batch,
                   std::uint32_t rank, std::uint64_t step, bool train) {
   NaiveStep result;
   OwnedPush& push = result.push;
   push.rank = rank;
   push.samples = batch.samples;
-  push.keys.resize(plan.groups.size());
-  push.counts.resize(plan.groups.size());
-  push.gradients.resize(plan.groups.size());
-  std::vector<std::vector<std::uint32_t>> indices(plan.fields.size());
-  std::vector<std::vector<std::vector<float>>> rows(plan.groups.size());
-  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
-    const KeyGroup& group = plan.groups[g];
-    std::map<Key, std::uint32_t> position;
-    for (const std::uint32_t field : group.fields) {
-      for (const Key raw : batch.sparse[field].keys) {
-        const Key key = group.array_rows > 0 ? raw % group.array_rows : raw;
-        const auto [at, fresh] =
-            position.try_emplace(key, static_cast<std::uint32_t>(push.keys[g].size()));
-        if (fresh) {
-          push.keys[g].push_back(key);
-          push.counts[g].push_back(0);
-        }
-        ++push.counts[g][at->second];
-        indices[field].push_back(at->second);
-      }
-    }
-    for (const std::uint32_t table : group.tables) {
-      std::vector<float>& floats = rows[g].emplace_back();
-      for (const Key key : push.keys[g]) {
-        const std::vector<float> values = oracle.Values(table, key);
-        floats.insert(floats.end(), values.begin(), values.end());
-      }
-      push.gradients[g].emplace_back(floats.size(), 0.0f);
-    }
+  std::vector<NaiveGroup> groups;
+  for (const KeyGroup& group : plan.groups) {
+    groups.push_back(ReadGroup(group, oracle, batch));
   }
   ModelInput input;
   input.samples = batch.samples;
@@ -88,22 +154,24 @@ NaiveStep Compute(const JobPlan& plan, Model* model, const StepOracle& oracle, c
   input.seed = plan.seed();
   input.step = step;
   input.rank = rank;
-  for (std::size_t f = 0; f < plan.fields.size(); ++f) {
+  for (std::uint32_t f = 0; f < plan.fields.size(); ++f) {
     const FieldTables& field = plan.fields[f];
-    const auto& tables = plan.groups[field.group].tables;
-    for (std::size_t t = 0; t < tables.size(); ++t) {
-      Lookup lookup;
-      lookup.dim = plan.tables[tables[t]].dim;
-      lookup.rows = rows[field.group][t].data();
-      lookup.row_gradients = train ? push.gradients[field.group][t].data() : nullptr;
-      lookup.indices = indices[f];
-      (tables[t] == field.linear ? input.linears : input.embeddings).push_back(lookup);
+    if (field.embedding != kNoTable) {
+      const std::uint32_t g = field.embedding_group;
+      input.embeddings.push_back(LookupOf(plan.groups[g], field.embedding, f, train, &groups[g]));
+    }
+    if (field.linear != kNoTable) {
+      const std::uint32_t g = field.linear_group;
+      input.linears.push_back(LookupOf(plan.groups[g], field.linear, f, train, &groups[g]));
     }
   }
   const std::vector<float> values = FlatDense(plan, oracle);
   std::vector<float> gradients(plan.dense.size(), 0.0f);
   result.logits.resize(batch.samples);
   push.loss_sum = model->Step(input, values, train ? gradients.data() : nullptr, result.logits);
+  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
+    PushGroup(plan.groups[g], groups[g], &push);
+  }
   for (const DenseBlock& block : plan.dense.blocks()) {
     push.dense.insert(push.dense.end(), gradients.data() + block.offset,
                       gradients.data() + block.offset + block.count);
@@ -168,7 +236,8 @@ TEST(RankTrainerTest, BspIsASequentialTrainerBitForBit) {
   for (const Overrides& more : {Overrides{}, Overrides{"train.clip_value=0.01"},
                                 Overrides{"model.name=lr", "train.schedule.warmup_steps=4"},
                                 Overrides{"model.dropout=0.5", "train.schedule.decay=COSINE",
-                                          "train.schedule.decay_steps=9"}}) {
+                                          "train.schedule.decay_steps=9"},
+                                Overrides{"data.fields.C2.tables=array,linear"}}) {
     SCOPED_TRACE(more.empty() ? "" : more[0]);
     const auto plan = Plan(1, 1, more);
     Loopback job(plan);
@@ -179,6 +248,55 @@ TEST(RankTrainerTest, BspIsASequentialTrainerBitForBit) {
     const double loss = TrainNaively(*plan, job.data(), &oracle);
     ExpectSameModel(*plan, job.shard(0), oracle);
     EXPECT_NEAR(job.scheduler().totals().epoch_loss_sum, loss, 1e-9);
+  }
+}
+
+// All keys on one row, two hashes, quotients and remainders, pieces: one update a physical row and
+// step, with the sum of all that touched it.
+TEST(RankTrainerTest, AddressersAreASequentialTrainerBitForBit) {
+  const Overrides adagrad = {"tables.array.optimizer.kind=ADAGRAD",
+                             "tables.array_linear.optimizer.kind=ADAGRAD"};
+  for (const Overrides& more :
+       {Overrides{"tables.array.rows=1", "tables.array_linear.rows=1"},
+        Overrides{"tables.array.addresser.kind=DOUBLE_HASH", "tables.array.rows=1",
+                  "tables.array_linear.rows=7"},
+        Overrides{"tables.array.addresser.kind=DOUBLE_HASH",
+                  "tables.array_linear.addresser.kind=DOUBLE_HASH", "train.clip_value=0.01"},
+        Overrides{"tables.array.addresser.kind=QUOTIENT_REMAINDER",
+                  "tables.array.addresser.remainders=7",
+                  "tables.array_linear.addresser.kind=QUOTIENT_REMAINDER"},
+        Overrides{"tables.array.addresser.kind=ROBE", "tables.array.addresser.piece=1",
+                  "data.fields.C2.tables=array,linear", "train.clip_value=0.01"},
+        Overrides{"tables.array.addresser.kind=ROBE", "tables.array.rows=1"}}) {
+    SCOPED_TRACE(testing::PrintToString(more));
+    Overrides overrides = adagrad;
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    const auto plan = Plan(1, 1, overrides);
+    Loopback job(plan);
+    ASSERT_TRUE(job.Run());
+    ASSERT_EQ(job.scheduler().stop()->exit_code(), 0) << job.scheduler().stop()->reason();
+    StepOracle oracle(plan);
+    TrainNaively(*plan, job.data(), &oracle);
+    ExpectSameModel(*plan, job.shard(0), oracle);
+  }
+}
+
+TEST(RankTrainerTest, AVectorOfOneWholeRowIsTheRow) {
+  // As many rows as keys: vectors of two keys would be summed in another order than a row's
+  // samples.
+  const Overrides overrides = {"model.name=fnn", "tables.array.rows=60",
+                               "tables.array.optimizer.kind=ADAM"};
+  for (const std::uint32_t shards : {1u, 2u}) {
+    const auto plain = Plan(shards, 1, overrides);
+    JobPlan made = *plain;
+    KeyGroup& group = made.groups[made.fields[2].embedding_group];
+    ASSERT_EQ(group.array_rows, 60u);
+    group.addresser = {.kind = proto::Addresser::HASH, .rows = 60, .dim = group.dims[0]};
+    Loopback rows(plain);
+    Loopback vectors(std::make_shared<const JobPlan>(made));
+    ASSERT_TRUE(rows.Run());
+    ASSERT_TRUE(vectors.Run());
+    EXPECT_EQ(rows.digest(), vectors.digest());
   }
 }
 
@@ -220,18 +338,25 @@ TEST_P(AnyClusterTest, GivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(
     Variants, AnyClusterTest,
-    testing::Values(Variant{"Plain", {}}, Variant{"Lr", {"model.name=lr"}},
-                    Variant{"ClipValue", {"train.clip_value=0.02"}},
-                    Variant{"ClipDenseNorm", {"train.clip_dense_norm=0.05"}},
-                    Variant{"ClipRowNorm", {"tables.embedding.clip_row_norm=0.01"}},
-                    Variant{"BatchNorm", {"model.batch_norm=true"}},
-                    Variant{"Dropout", {"model.dropout=0.5"}},
-                    Variant{"Ssp", {"train.staleness=2", "train.deterministic=true"}},
-                    Variant{"Evaluations",
-                            {"data.valid=v", "data.test=t", "train.evaluate_every_steps=2"}},
-                    Variant{"SspEvaluations",
-                            {"data.valid=v", "train.evaluate_every_steps=4", "train.staleness=1",
-                             "train.deterministic=true"}}),
+    testing::Values(
+        Variant{"Plain", {}}, Variant{"Lr", {"model.name=lr"}},
+        Variant{"ClipValue", {"train.clip_value=0.02"}},
+        Variant{"ClipDenseNorm", {"train.clip_dense_norm=0.05"}},
+        Variant{"ClipRowNorm", {"tables.embedding.clip_row_norm=0.01"}},
+        Variant{"BatchNorm", {"model.batch_norm=true"}}, Variant{"Dropout", {"model.dropout=0.5"}},
+        Variant{"DoubleHash",
+                {"tables.array.addresser.kind=DOUBLE_HASH",
+                 "tables.array_linear.addresser.kind=DOUBLE_HASH"}},
+        Variant{"QuotientRemainder", {"tables.array.addresser.kind=QUOTIENT_REMAINDER"}},
+        Variant{"Robe",
+                {"tables.array.addresser.kind=ROBE", "tables.array.addresser.piece=1",
+                 "data.valid=v", "train.staleness=1", "train.deterministic=true"}},
+        Variant{"TablesSharedInPart", {"data.fields.C2.tables=array,linear"}},
+        Variant{"Ssp", {"train.staleness=2", "train.deterministic=true"}},
+        Variant{"Evaluations", {"data.valid=v", "data.test=t", "train.evaluate_every_steps=2"}},
+        Variant{"SspEvaluations",
+                {"data.valid=v", "train.evaluate_every_steps=4", "train.staleness=1",
+                 "train.deterministic=true"}}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(RankTrainerTest, SspDiffersFromBspAndIsWithinItsBound) {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint32_t kBuckets = 24;
 
-// Groups of 1..3 fields, HASHED or ARRAY.
+// Groups of 1..3 fields: HASHED, ARRAY, or with an addresser.
 JobPlan RandomPlan(Draws* draws) {
   JobPlan plan;
   plan.job.mutable_cluster()->set_buckets(kBuckets);
@@ -24,7 +24,15 @@ JobPlan RandomPlan(Draws* draws) {
     group.array_rows = draws->OneIn(2) ? 1 + draws->Below(100) : 0;
     for (std::uint64_t f = 1 + draws->Below(3); f > 0; --f) {
       group.fields.push_back(field++);
-      plan.fields.emplace_back().group = static_cast<std::uint32_t>(plan.groups.size() - 1);
+      plan.fields.emplace_back();
+    }
+    if (group.array_rows > 1 && draws->OneIn(2)) {
+      group.addresser = {.kind = static_cast<proto::Addresser::Kind>(draws->Below(4)),
+                         .rows = group.array_rows,
+                         .dim = 6,
+                         .remainders = 1 + draws->Below(group.array_rows - 1),
+                         .piece = 2,
+                         .salt = draws->Bits()};
     }
   }
   return plan;
@@ -42,24 +50,51 @@ Batch RandomBatch(Draws* draws, const JobPlan& plan, std::uint64_t values_max) {
   return batch;
 }
 
+// What a value reads: its key, or the pieces of its vector.
+void ExpectReads(const KeyGroup& group, const GroupKeys& keys, std::uint32_t index, Key raw,
+                 std::map<Key, std::uint32_t>* counts) {
+  if (!group.addresser.has_value()) {
+    const Key key = group.array_rows > 0 ? raw % group.array_rows : raw;
+    ++(*counts)[key];
+    ASSERT_LT(index, keys.keys.size());
+    ASSERT_EQ(keys.keys[index], key);
+    return;
+  }
+  std::vector<Piece> expected;
+  Addresser(*group.addresser).AppendPieces(raw, &expected);
+  ASSERT_LT(index, keys.combination.vectors());
+  const std::uint32_t begin = keys.combination.begin[index];
+  ASSERT_EQ(keys.combination.begin[index + 1] - begin, expected.size());
+  for (std::size_t p = 0; p < expected.size(); ++p) {
+    const Piece& piece = keys.combination.pieces[begin + p];
+    ASSERT_LT(piece.row, keys.keys.size());
+    ASSERT_EQ(keys.keys[piece.row], expected[p].row);
+    ASSERT_EQ(piece.source, expected[p].source);
+    ASSERT_EQ(piece.length, expected[p].length);
+    ASSERT_EQ(piece.target, expected[p].target);
+    ASSERT_EQ(piece.coefficient, expected[p].coefficient);
+    ++(*counts)[expected[p].row];
+  }
+}
+
 void ExpectRight(const JobPlan& plan, const std::vector<std::uint32_t>& map, std::uint32_t shards,
                  const Batch& batch, const StepKeys& got) {
   ASSERT_EQ(got.groups.size(), plan.groups.size());
-  ASSERT_EQ(got.indices.size(), plan.fields.size());
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
     const KeyGroup& group = plan.groups[g];
     const GroupKeys& keys = got.groups[g];
     std::map<Key, std::uint32_t> counts;
-    for (const std::uint32_t field : group.fields) {
-      ASSERT_EQ(got.indices[field].size(), batch.sparse[field].keys.size());
-      for (std::size_t i = 0; i < batch.sparse[field].keys.size(); ++i) {
-        const Key raw = batch.sparse[field].keys[i];
-        const Key key = group.array_rows > 0 ? raw % group.array_rows : raw;
-        ++counts[key];
-        ASSERT_LT(got.indices[field][i], keys.keys.size());
-        ASSERT_EQ(keys.keys[got.indices[field][i]], key);
+    std::set<Key> values;
+    ASSERT_EQ(keys.indices.size(), group.fields.size());
+    for (std::size_t f = 0; f < group.fields.size(); ++f) {
+      const std::vector<Key>& column = batch.sparse[group.fields[f]].keys;
+      ASSERT_EQ(keys.indices[f].size(), column.size());
+      for (std::size_t i = 0; i < column.size(); ++i) {
+        values.insert(column[i]);
+        ASSERT_NO_FATAL_FAILURE(ExpectReads(group, keys, keys.indices[f][i], column[i], &counts));
       }
     }
+    ASSERT_EQ(keys.combination.vectors(), group.addresser.has_value() ? values.size() : 0u);
     ASSERT_EQ(keys.keys.size(), counts.size()) << "each once";
     ASSERT_EQ(keys.counts.size(), counts.size());
     ASSERT_EQ(keys.shard_begin.size(), shards + 1);
