@@ -79,7 +79,8 @@ void DenseStore::Apply(std::size_t position, float* mean_gradient, float rate_fa
     }
   }
   float* row = floats_.data() + offsets_[position];
-  RuleOf(block(position)).Apply({&row, 1}, count, mean_gradient, weight ? rate_factor : 1.0f);
+  RuleOf(block(position))
+      .Apply({&row, 1}, count, count, mean_gradient, weight ? rate_factor : 1.0f);
 }
 
 Digest128 DenseStore::Digest() const {

@@ -16,8 +16,8 @@ constexpr std::size_t kPrefetchRows = 6;
 // Beyond this many lines of a row the hardware's own prefetcher has caught up.
 constexpr std::uint32_t kPrefetchBytesMax = 1024;
 
-// What is common to the rules: the loop over rows.  A Rule has kName, StateFloats(dim),
-// InitState(dim, state) and Row(w, dim, g, rate).
+// What is common to the rules: the loop over rows.  A Rule has kName, kExactState (0 or 1),
+// StateFloats(dim), initial_state() and Row(w, dim, active, g, rate).
 template <typename Rule>
 class VectorOptimizer final : public Optimizer {
  public:
@@ -25,12 +25,13 @@ class VectorOptimizer final : public Optimizer {
 
   std::string_view name() const override { return Rule::kName; }
   std::uint32_t state_floats(std::uint32_t dim) const override { return Rule::StateFloats(dim); }
+  std::uint32_t exact_state_floats(std::uint32_t) const override { return Rule::kExactState; }
   void InitState(std::uint32_t dim, float* state) const override {
     std::fill_n(state, Rule::StateFloats(dim), rule_.initial_state());
   }
 
-  void Apply(std::span<float* const> rows, std::uint32_t dim, const float* gradients,
-             float rate_factor) const override {
+  void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
+             const float* gradients, float rate_factor) const override {
     const std::size_t bytes =
         std::min<std::size_t>((dim + Rule::StateFloats(dim)) * sizeof(float), kPrefetchBytesMax);
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -40,7 +41,7 @@ class VectorOptimizer final : public Optimizer {
           __builtin_prefetch(row + at, 1);
         }
       }
-      rule_.Row(rows[i], dim, gradients + i * dim, rate_factor);
+      rule_.Row(rows[i], dim, active, gradients + i * active, rate_factor);
     }
   }
 
@@ -51,13 +52,14 @@ class VectorOptimizer final : public Optimizer {
 class Sgd {
  public:
   static constexpr std::string_view kName = "sgd";
+  static constexpr std::uint32_t kExactState = 0;
   explicit Sgd(const OptimizerOptions& o) : learning_rate_(o.learning_rate), l2_(o.l2) {}
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t, std::uint32_t active, const float* g, float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       const V gradient = LoadFloats<V>(g + i) + l2_ * value;
       StoreFloats(w + i, value - rate * gradient);
@@ -72,15 +74,17 @@ class Sgd {
 class Momentum {
  public:
   static constexpr std::string_view kName = "momentum";
+  static constexpr std::uint32_t kExactState = 0;
   explicit Momentum(const OptimizerOptions& o)
       : learning_rate_(o.learning_rate), momentum_(o.momentum), l2_(o.l2) {}
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+           float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
     float* velocity = w + dim;
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       const V gradient = LoadFloats<V>(g + i) + l2_ * value;
       const V v = momentum_ * LoadFloats<V>(velocity + i) + gradient;
@@ -98,6 +102,7 @@ class Momentum {
 class Adagrad {
  public:
   static constexpr std::string_view kName = "adagrad";
+  static constexpr std::uint32_t kExactState = 0;
   explicit Adagrad(const OptimizerOptions& o)
       : learning_rate_(o.learning_rate),
         epsilon_(o.epsilon),
@@ -106,10 +111,11 @@ class Adagrad {
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
   float initial_state() const { return initial_; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+           float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
     float* accumulator = w + dim;
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       const V gradient = LoadFloats<V>(g + i) + l2_ * value;
       const V a = LoadFloats<V>(accumulator + i) + gradient * gradient;
@@ -128,6 +134,7 @@ class Adagrad {
 class RowWiseAdagrad {
  public:
   static constexpr std::string_view kName = "row_wise_adagrad";
+  static constexpr std::uint32_t kExactState = 1;
   explicit RowWiseAdagrad(const OptimizerOptions& o)
       : learning_rate_(o.learning_rate),
         epsilon_(o.epsilon),
@@ -136,11 +143,12 @@ class RowWiseAdagrad {
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 1; }
   float initial_state() const { return initial_; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+           float rate_factor) const {
     float& accumulator = w[dim];
-    accumulator += SumOfSquares(g, w, l2_, dim) / static_cast<float>(dim);
+    accumulator += SumOfSquares(g, w, l2_, active) / static_cast<float>(active);
     const float step = (learning_rate_ * rate_factor) / (SquareRoot(accumulator) + epsilon_);
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       const V gradient = LoadFloats<V>(g + i) + l2_ * value;
       StoreFloats(w + i, value - step * gradient);
@@ -159,11 +167,13 @@ template <bool kDecoupled>
 class Adam {
  public:
   static constexpr std::string_view kName = kDecoupled ? "adam_w" : "adam";
+  static constexpr std::uint32_t kExactState = 1;
   explicit Adam(const OptimizerOptions& o) : options_(o), power1_(o.beta1), power2_(o.beta2) {}
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim + 1; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+           float rate_factor) const {
     float* first = w + dim;
     float* second = first + dim;
     const std::uint32_t t = NextStep(second + dim);
@@ -176,7 +186,7 @@ class Adam {
     const float beta2 = options_.beta2;
     const float new1 = static_cast<float>(1.0 - static_cast<double>(beta1));
     const float new2 = static_cast<float>(1.0 - static_cast<double>(beta2));
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       const V gradient = LoadFloats<V>(g + i) + options_.l2 * value;
       const V m = beta1 * LoadFloats<V>(first + i) + new1 * gradient;
@@ -199,18 +209,20 @@ class Adam {
 class Ftrl {
  public:
   static constexpr std::string_view kName = "ftrl";
+  static constexpr std::uint32_t kExactState = 0;
   explicit Ftrl(const OptimizerOptions& o) : options_(o) {}
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+           float rate_factor) const {
     const float alpha = options_.learning_rate * rate_factor;
     if (!(alpha > 0)) {
       return;
     }
     float* linear = w + dim;
     float* squares = linear + dim;
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V gradient = LoadFloats<V>(g + i);
       const V old_n = LoadFloats<V>(squares + i);
       const V n = old_n + gradient * gradient;
@@ -231,12 +243,13 @@ class Ftrl {
 class Average {
  public:
   static constexpr std::string_view kName = "average";
+  static constexpr std::uint32_t kExactState = 0;
   explicit Average(const OptimizerOptions& o) : momentum_(o.momentum) {}
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, const float* g, float) const {
-    ForEachFloats(dim, [&]<typename V>(std::uint32_t i) {
+  void Row(float* w, std::uint32_t, std::uint32_t active, const float* g, float) const {
+    ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
       StoreFloats(w + i, value + momentum_ * (LoadFloats<V>(g + i) - value));
     });

@@ -52,11 +52,17 @@ class Optimizer {
   virtual std::uint32_t state_floats(std::uint32_t dim) const = 0;
   virtual void InitState(std::uint32_t dim, float* state) const = 0;
 
+  // How many floats at the state's end are one a row and need all their bits: a step count (the
+  // pattern of an integer), a row-wise accumulator.  Before them lie arrays of `dim` floats.
+  virtual std::uint32_t exact_state_floats(std::uint32_t dim) const = 0;
+
   // One step of the rows whose `dim` values followed by state lie at rows[i], with the mean
-  // gradients at gradients + i * dim.  `rate_factor` multiplies the learning rate (warm-up, decay).
-  // The gradients are not changed.  REQUIRES: no row twice.
-  virtual void Apply(std::span<float* const> rows, std::uint32_t dim, const float* gradients,
-                     float rate_factor) const = 0;
+  // gradients of the first `active` values at gradients + i * active.  Values and state behind them
+  // stay as they are; what a rule keeps one a row is of the active values alone.  `rate_factor`
+  // multiplies the learning rate (warm-up, decay).  The gradients are not changed.  REQUIRES: no
+  // row twice; 1 <= active <= dim.
+  virtual void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
+                     const float* gradients, float rate_factor) const = 0;
 };
 
 // The vectorised rules.

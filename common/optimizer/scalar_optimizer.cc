@@ -35,30 +35,35 @@ class ScalarOptimizer final : public Optimizer {
     return 0;
   }
 
+  std::uint32_t exact_state_floats(std::uint32_t) const override {
+    return o_.kind == OptimizerKind::kRowWiseAdagrad || CountsSteps() ? 1 : 0;
+  }
+
   void InitState(std::uint32_t dim, float* state) const override {
     const bool accumulates =
         o_.kind == OptimizerKind::kAdagrad || o_.kind == OptimizerKind::kRowWiseAdagrad;
     std::fill_n(state, state_floats(dim), accumulates ? o_.initial_accumulator : 0.0f);
   }
 
-  void Apply(std::span<float* const> rows, std::uint32_t dim, const float* gradients,
-             float rate_factor) const override {
+  void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
+             const float* gradients, float rate_factor) const override {
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      Row(rows[i], dim, gradients + i * dim, o_.learning_rate * rate_factor);
+      Row(rows[i], dim, active, gradients + i * active, o_.learning_rate * rate_factor);
     }
   }
 
  private:
-  void Row(float* w, std::uint32_t dim, const float* g, float rate) const {
+  bool CountsSteps() const {
+    return o_.kind == OptimizerKind::kAdam || o_.kind == OptimizerKind::kAdamW;
+  }
+
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g, float rate) const {
     if (o_.kind == OptimizerKind::kRowWiseAdagrad) {
-      RowWise(w, dim, g, rate);
+      RowWise(w, w[dim], active, g, rate);
       return;
     }
-    std::uint32_t t = 0;
-    if (o_.kind == OptimizerKind::kAdam || o_.kind == OptimizerKind::kAdamW) {
-      t = NextStep(w + 3 * dim);
-    }
-    for (std::uint32_t i = 0; i < dim; ++i) {
+    const std::uint32_t t = CountsSteps() ? NextStep(w + 3 * dim) : 0;
+    for (std::uint32_t i = 0; i < active; ++i) {
       Element(w[i], w + dim + i, w + 2 * dim + i, g[i], rate, t);
     }
   }
@@ -93,10 +98,12 @@ class ScalarOptimizer final : public Optimizer {
     }
   }
 
-  void RowWise(float* w, std::uint32_t dim, const float* g, float rate) const {
-    w[dim] = w[dim] + ScalarSumOfSquares(g, w, o_.l2, dim) / static_cast<float>(dim);
-    const float step = rate / (std::sqrt(w[dim]) + o_.epsilon);
-    for (std::uint32_t i = 0; i < dim; ++i) {
+  void RowWise(float* w, float& accumulator, std::uint32_t active, const float* g,
+               float rate) const {
+    accumulator =
+        accumulator + ScalarSumOfSquares(g, w, o_.l2, active) / static_cast<float>(active);
+    const float step = rate / (std::sqrt(accumulator) + o_.epsilon);
+    for (std::uint32_t i = 0; i < active; ++i) {
       w[i] = w[i] - step * (g[i] + o_.l2 * w[i]);
     }
   }

@@ -178,7 +178,7 @@ class StepOracle {
         rows_[table][key] = std::move(row);
       }
       float* row = rows_[table][key].data();
-      rule->Apply({&row, 1}, dim, sum.data(), rate_factor);
+      rule->Apply({&row, 1}, dim, dim, sum.data(), rate_factor);
     }
   }
 
@@ -202,7 +202,7 @@ class StepOracle {
       }
       float* row = dense_[b].data();
       if (!sum.empty()) {
-        rule->Apply({&row, 1}, count, sum.data(), rate_factor);
+        rule->Apply({&row, 1}, count, count, sum.data(), rate_factor);
       }
       first += count;
     }
@@ -229,8 +229,9 @@ class ShardDriver {
  public:
   static constexpr std::uint64_t kIncarnation = 77;
 
-  explicit ShardDriver(std::shared_ptr<const JobPlan> plan, std::uint32_t index = 0)
-      : plan_(std::move(plan)), shard_(plan_, Options(index)) {}
+  explicit ShardDriver(std::shared_ptr<const JobPlan> plan, std::uint32_t index = 0,
+                       bool spill_always = false)
+      : plan_(std::move(plan)), shard_(plan_, Options(index, spill_always)) {}
 
   Shard& shard() { return shard_; }
   const JobPlan& plan() const { return *plan_; }
@@ -346,8 +347,9 @@ class ShardDriver {
   }
 
  private:
-  static ShardOptions Options(std::uint32_t index) {
+  static ShardOptions Options(std::uint32_t index, bool spill_always) {
     ShardOptions options;
+    options.spill_always = spill_always;
     options.shard = index;
     options.registration.set_role(proto::SERVER);
     options.registration.set_index(index);

@@ -98,8 +98,8 @@ TEST(OptimizerTest, FastRuleEqualsItsScalarTwinBitForBit) {
         twin_pointers.push_back(twins[r].data());
       }
       for (const float factor : {1.0f, 0.37f, 0.0f, 2.5f}) {
-        fast->Apply(pointers, dim, gradients.data(), factor);
-        scalar->Apply(twin_pointers, dim, gradients.data(), factor);
+        fast->Apply(pointers, dim, dim, gradients.data(), factor);
+        scalar->Apply(twin_pointers, dim, dim, gradients.data(), factor);
       }
       for (std::size_t r = 0; r < kRows; ++r) {
         ASSERT_TRUE(SameBits(rows[r], twins[r])) << fast->name() << " dim " << dim;
@@ -107,6 +107,88 @@ TEST(OptimizerTest, FastRuleEqualsItsScalarTwinBitForBit) {
           ASSERT_TRUE(std::isfinite(value)) << fast->name() << " dim " << dim;
         }
       }
+    }
+  }
+}
+
+// Where the row of `dim` values may change in a step of the first `active`.
+std::vector<bool> MayChange(const Optimizer& rule, std::uint32_t dim, std::uint32_t active) {
+  const std::uint32_t exact = rule.exact_state_floats(dim);
+  const std::uint32_t floats = dim + rule.state_floats(dim);
+  std::vector<bool> may(floats);
+  for (std::uint32_t i = 0; i < floats; ++i) {
+    may[i] = i >= floats - exact || i % dim < active;
+  }
+  return may;
+}
+
+TEST(OptimizerTest, APrefixChangesNothingBehindItAndEqualsItsScalarTwin) {
+  for (const OptimizerKind kind : kKinds) {
+    const auto fast = MakeOptimizer(Options(kind));
+    const auto scalar = MakeScalarOptimizer(Options(kind));
+    for (const std::uint32_t dim : {2u, 5u, 8u, 16u, 31u, 64u}) {
+      ASSERT_EQ(fast->exact_state_floats(dim), scalar->exact_state_floats(dim));
+      const std::uint32_t state = fast->state_floats(dim);
+      ASSERT_EQ((state - fast->exact_state_floats(dim)) % dim, 0u) << "arrays, then exact floats";
+      for (std::uint32_t active = 1; active < dim; ++active) {
+        const CounterRandom random(9, static_cast<std::uint64_t>(kind), dim, active);
+        std::vector<float> gradients(2 * active);
+        for (std::uint32_t i = 0; i < gradients.size(); ++i) {
+          gradients[i] = Draw(random, 1000 + i);
+        }
+        const std::vector<float> start = RandomRow(kind, dim, state, random);
+        std::vector<std::vector<float>> rows(4, start);  // Two fast, two twins.
+        float* fast_rows[] = {rows[0].data(), rows[1].data()};
+        float* scalar_rows[] = {rows[2].data(), rows[3].data()};
+        for (const float factor : {1.0f, 0.4f}) {
+          fast->Apply(fast_rows, dim, active, gradients.data(), factor);
+          scalar->Apply(scalar_rows, dim, active, gradients.data(), factor);
+        }
+        ASSERT_TRUE(SameBits(rows[0], rows[2]) && SameBits(rows[1], rows[3]))
+            << fast->name() << " dim " << dim << " active " << active;
+        ASSERT_FALSE(SameBits(rows[0], rows[1])) << "each row has its gradients";
+        const std::vector<bool> may = MayChange(*fast, dim, active);
+        for (std::size_t i = 0; i < start.size(); ++i) {
+          ASSERT_EQ(
+              std::bit_cast<std::uint32_t>(rows[0][i]) != std::bit_cast<std::uint32_t>(start[i]),
+              may[i])
+              << fast->name() << " dim " << dim << " active " << active << " float " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(OptimizerTest, APrefixIsUpdatedAsARowOfItsOwn) {
+  constexpr std::uint32_t kDim = 12;
+  constexpr std::uint32_t kActive = 5;
+  for (const OptimizerKind kind : kKinds) {
+    const auto rule = MakeOptimizer(Options(kind));
+    std::vector<float> row(kDim + rule->state_floats(kDim));
+    std::vector<float> narrow(kActive + rule->state_floats(kActive));
+    std::vector<float> gradients(kActive);
+    for (std::uint32_t i = 0; i < kDim; ++i) {
+      row[i] = Draw(CounterRandom(1, 1), i);
+    }
+    std::copy_n(row.begin(), kActive, narrow.begin());
+    rule->InitState(kDim, row.data() + kDim);
+    rule->InitState(kActive, narrow.data() + kActive);
+    float* row_pointer = row.data();
+    float* narrow_pointer = narrow.data();
+    for (std::uint32_t step = 0; step < 10; ++step) {
+      for (std::uint32_t i = 0; i < kActive; ++i) {
+        gradients[i] = Draw(CounterRandom(2, step), i);
+      }
+      rule->Apply({&row_pointer, 1}, kDim, kActive, gradients.data(), 0.9f);
+      rule->Apply({&narrow_pointer, 1}, kActive, kActive, gradients.data(), 0.9f);
+    }
+    for (std::uint32_t i = 0; i < kActive; ++i) {
+      EXPECT_EQ(row[i], narrow[i]) << rule->name();
+    }
+    if (rule->exact_state_floats(kDim) > 0) {
+      EXPECT_EQ(std::bit_cast<std::uint32_t>(row.back()),
+                std::bit_cast<std::uint32_t>(narrow.back()))
+          << rule->name();
     }
   }
 }
@@ -127,7 +209,7 @@ TEST(OptimizerTest, ResultDoesNotDependOnAlignment) {
         gradients[15 - shift + i] = Draw(random, 500 + i);
       }
       float* row = memory.data() + shift;
-      optimizer->Apply({&row, 1}, kDim, gradients.data() + 15 - shift, 1.0f);
+      optimizer->Apply({&row, 1}, kDim, kDim, gradients.data() + 15 - shift, 1.0f);
       const std::vector<float> result(row, row + start.size());
       if (shift == 0) {
         expected = result;
@@ -181,7 +263,7 @@ void ExpectFollows(const OptimizerOptions& options, int steps, double tolerance,
       gradients[i] = Draw(random, static_cast<std::uint64_t>(t) * 8 + i) + 0.1f;
       reference(&expected[i], static_cast<double>(gradients[i]), i, t);
     }
-    optimizer->Apply({&pointer, 1}, kDim, gradients, 1.0f);
+    optimizer->Apply({&pointer, 1}, kDim, kDim, gradients, 1.0f);
   }
   for (std::uint32_t i = 0; i < kDim; ++i) {
     EXPECT_NEAR(row[i], expected[i], tolerance) << optimizer->name() << " element " << i;
@@ -270,7 +352,7 @@ TEST(OptimizerTest, FtrlMakesSmallWeightsExactlyZero) {
   std::vector<float> row = {0.5f, 0, 0};
   const float gradient = 0.25f;
   float* pointer = row.data();
-  optimizer->Apply({&pointer, 1}, 1, &gradient, 1.0f);
+  optimizer->Apply({&pointer, 1}, 1, 1, &gradient, 1.0f);
   EXPECT_EQ(std::bit_cast<std::uint32_t>(row[0]), 0u);
 }
 
@@ -283,7 +365,7 @@ TEST(OptimizerTest, RowWiseAdagradKeepsOneAccumulator) {
   std::vector<float> row = {1, 1, 0};
   const float gradients[] = {1, 7};  // mean of squares 25
   float* pointer = row.data();
-  optimizer->Apply({&pointer, 1}, 2, gradients, 1.0f);
+  optimizer->Apply({&pointer, 1}, 2, 2, gradients, 1.0f);
   EXPECT_FLOAT_EQ(row[2], 25.0f);
   EXPECT_FLOAT_EQ(row[0], 0.9f);
   EXPECT_FLOAT_EQ(row[1], 0.3f);
@@ -297,7 +379,7 @@ TEST(OptimizerTest, AverageMovesTowardsTheStatistic) {
   float value = 2;
   const float statistic = 6;
   float* pointer = &value;
-  optimizer->Apply({&pointer, 1}, 1, &statistic, 0.0f);
+  optimizer->Apply({&pointer, 1}, 1, 1, &statistic, 0.0f);
   EXPECT_EQ(value, 3.0f);
 }
 
