@@ -209,11 +209,12 @@ int Run() {
     std::fill_n(values, kDim, 1.0f);
     hand.Put(KeyOfRow(row), values);
   }
-  Table table(Spec(), 1);
+  const std::unique_ptr<Table> table_owner = MakeTable(Spec(), 1);
+  Table& table = *table_owner;
   const double insert = Fill(rows, &table);
   // The table's rows where they lie, so that memory is equally good or bad.
   HandWritten same_rows(rows);
-  table.ForEachRow([&](const RowView& row) { same_rows.Put(row.key, row.floats.data()); });
+  table.ForEachRow([&](const RowView& row) { same_rows.Put(row.key, row.floats().data()); });
   Times times;
   for (std::uint32_t round = 0; round < rounds; ++round) {
     Round(hand, same_rows, rows, count, round, &table, &times);

@@ -1,5 +1,7 @@
 #include "launch/node.h"
 
+#include <fstream>
+
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -43,6 +45,13 @@ std::uint64_t PeakRssBytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+std::uint64_t RssBytes() {
+  std::uint64_t size = 0;
+  std::uint64_t resident = 0;  // In pages.
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace plexus

@@ -70,6 +70,8 @@ std::uint64_t JobHash(const proto::Job& job);
 
 FrameGuard PlexusFrameGuard();
 
+// Of this process: the most so far, and now.
 std::uint64_t PeakRssBytes();
+std::uint64_t RssBytes();
 
 }  // namespace plexus

@@ -10,6 +10,7 @@
 
 #include "common/hash.h"
 #include "proto/job.h"
+#include "ps/table/row_layout.h"
 #include "worker/data/field_plan.h"
 #include "worker/nn/gemm.h"
 
@@ -74,11 +75,54 @@ TableSpec::Init InitOf(proto::Initializer::Kind kind) {
   LOG(FATAL) << "initializer kind " << kind;
 }
 
-TableSpec SpecOf(const proto::Table& table) {
+AdmissionSpec AdmissionOf(const proto::Admission& admission) {
+  AdmissionSpec spec;
+  spec.kind = static_cast<AdmissionSpec::Kind>(admission.kind());
+  spec.threshold = admission.threshold();
+  spec.probability = admission.probability();
+  spec.filter_keys = admission.filter_keys();
+  spec.sketch_width = admission.sketch_width();
+  spec.window_versions = admission.window_versions();
+  return spec;
+}
+
+EvictionSpec EvictionOf(const proto::Eviction& eviction) {
+  EvictionSpec spec;
+  spec.unseen_versions = eviction.unseen_versions();
+  spec.sweep_versions = eviction.sweep_versions();
+  spec.order = static_cast<EvictionSpec::Order>(eviction.order());
+  spec.half_life_versions = eviction.half_life_versions();
+  return spec;
+}
+
+HybridSpec HybridOf(const proto::Hybrid& hybrid) {
+  HybridSpec spec;
+  spec.exact_rows = hybrid.exact_rows();
+  spec.shared_rows = hybrid.shared_rows();
+  spec.importance = static_cast<HybridSpec::Importance>(hybrid.importance());
+  spec.threshold = hybrid.threshold();
+  spec.decay = hybrid.decay();
+  return spec;
+}
+
+// What a job may say of a row's size: bytes of its record and what stands for the rest.
+constexpr std::uint64_t kLogicalRowOverhead = 24;
+
+// The tighter of max_rows and max_bytes; 0 = neither.
+StatusOr<std::uint64_t> RowLimitOf(const proto::Table& table, const TableSpec& spec) {
+  if (table.max_bytes().empty()) {
+    return table.max_rows();
+  }
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, ParseByteSize(table.max_bytes()));
+  const std::uint64_t row = RowLayout(spec, *MakeOptimizer(spec.optimizer)).record_bytes();
+  const std::uint64_t rows = std::max<std::uint64_t>(1, bytes / (row + kLogicalRowOverhead));
+  return table.max_rows() == 0 ? rows : std::min<std::uint64_t>(rows, table.max_rows());
+}
+
+StatusOr<TableSpec> SpecOf(const proto::Job& job, const proto::Table& table) {
   TableSpec spec;
   spec.name = table.name();
-  spec.kind =
-      table.kind() == proto::Table::ARRAY ? TableSpec::Kind::kArray : TableSpec::Kind::kHashed;
+  spec.kind = static_cast<TableSpec::Kind>(table.kind());
   spec.dim = table.dim();
   spec.rows = table.rows();
   spec.optimizer = OptionsOf(table.optimizer());
@@ -86,6 +130,20 @@ TableSpec SpecOf(const proto::Table& table) {
   spec.init_scale = static_cast<float>(table.init().scale());
   spec.clip_row_norm = static_cast<float>(table.clip_row_norm());
   spec.sum_gradients = table.reduction() == proto::Table::SUM;
+  spec.precision = PrecisionOf(table.precision());
+  spec.state_precision = PrecisionOf(table.state_precision());
+  spec.learned_scale = table.learned_scale();
+  spec.scale_learning_rate = static_cast<float>(table.scale_learning_rate());
+  spec.admission = AdmissionOf(table.admission());
+  spec.eviction = EvictionOf(table.eviction());
+  spec.keep_counts = table.keep_counts();
+  spec.hybrid = HybridOf(table.hybrid());
+  const proto::Cluster& cluster = job.cluster();
+  spec.spills =
+      table.kind() == proto::Table::HASHED && !cluster.memory_limit().empty() && cluster.spill();
+  // ASP has no bound: a version's worth.
+  spec.staleness = static_cast<std::uint32_t>(std::abs(job.train().staleness()));
+  ASSIGN_OR_RETURN(spec.max_rows, RowLimitOf(table, spec));
   return spec;
 }
 
@@ -94,7 +152,7 @@ bool Reads(const ModelNeeds& needs, const proto::Table& table) {
 }
 
 // Adds the tables that the model reads, and finds those of each sparse field.
-void PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan) {
+Status PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan) {
   std::map<std::string, const proto::Table*> read;  // By name.
   for (const SparseField& field : fields.sparse) {
     for (const std::string& name : field.tables) {
@@ -107,7 +165,8 @@ void PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan)
     if (found != read.end() && Reads(needs, table)) {
       found->second = &table;
       index.emplace(table.name(), static_cast<std::uint32_t>(plan->tables.size()));
-      plan->tables.push_back(SpecOf(table));
+      ASSIGN_OR_RETURN(TableSpec spec, SpecOf(plan->job, table));
+      plan->tables.push_back(std::move(spec));
     }
   }
   for (const SparseField& field : fields.sparse) {
@@ -120,6 +179,7 @@ void PlanTables(const FieldPlan& fields, const ModelNeeds& needs, JobPlan* plan)
     }
     plan->fields.push_back(tables);
   }
+  return OkStatus();
 }
 
 // Every sparse field needs a table of each role that the model reads; of the wide and the deep
@@ -240,6 +300,25 @@ class GroupPlanner {
   std::map<std::vector<TableRead>, std::uint32_t> groups_;
 };
 
+// Rows of ARRAY and HYBRID tables stay in memory, however small the limit is.
+Status CheckFixedRows(const JobPlan& plan) {
+  std::uint64_t bytes = 0;
+  for (const TableSpec& table : plan.tables) {
+    const std::uint64_t record = RowLayout(table, *MakeOptimizer(table.optimizer)).record_bytes();
+    const std::uint64_t rows = table.rows + table.hybrid.exact_rows + table.hybrid.shared_rows;
+    bytes += rows * (record + sizeof(std::uint32_t));
+  }
+  const std::uint64_t per_server = bytes / plan.shards();
+  if (plan.memory_limit_bytes == 0 || per_server <= plan.memory_limit_bytes) {
+    return OkStatus();
+  }
+  return InvalidArgument("the ARRAY and HYBRID tables take " + std::to_string(per_server) +
+                         " bytes on each of " + std::to_string(plan.shards()) +
+                         " servers, and their rows do not go to disk: cluster.memory_limit is " +
+                         std::to_string(plan.memory_limit_bytes) +
+                         "; raise it, add servers, or declare fewer rows");
+}
+
 // The counter's integers are exact only if nothing scales them.
 Status CheckCounter(const JobPlan& plan) {
   const proto::Train& train = plan.job.train();
@@ -254,6 +333,13 @@ Status CheckCounter(const JobPlan& plan) {
         !table.sum_gradients || table.clip_row_norm != 0) {
       return InvalidArgument(who + " needs SGD without l2, reduction SUM and no clip_row_norm");
     }
+    if (table.kind == TableSpec::Kind::kHybrid || table.precision != Precision::kF32 ||
+        table.admission.kind != AdmissionSpec::Kind::kAll || table.max_rows != 0 ||
+        table.eviction.unseen_versions != 0) {
+      return InvalidArgument(who +
+                             " needs every row as it is: no HYBRID, precision F32, no "
+                             "admission, no limits and no eviction");
+    }
   }
   for (const KeyGroup& group : plan.groups) {
     if (group.dims[0] != train.ranks() || group.addresser.has_value()) {
@@ -263,6 +349,9 @@ Status CheckCounter(const JobPlan& plan) {
   }
   if (!plan.dense_on_servers()) {
     return InvalidArgument("model counter needs train.dense_sync SERVERS");
+  }
+  if (PullPrecision(plan) != Precision::kF32 || PushPrecision(plan) != Precision::kF32) {
+    return InvalidArgument("model counter needs F32 on the wire");
   }
   if (train.clip_value() != 0 || train.schedule().warmup_steps() != 0 ||
       train.schedule().decay() != proto::Schedule::NONE) {
@@ -281,7 +370,7 @@ StatusOr<JobPlan> MakePlan(const proto::Job& job) {
   ASSIGN_OR_RETURN(const FieldPlan fields, PlanFields(job.data()));
   JobPlan plan;
   plan.job = job;
-  PlanTables(fields, *needs, &plan);
+  RETURN_IF_ERROR(PlanTables(fields, *needs, &plan));
   RETURN_IF_ERROR(CheckRoles(fields, *needs, plan));
   GroupPlanner groups(&plan);
   for (std::uint32_t i = 0; i < fields.sparse.size(); ++i) {
@@ -295,6 +384,7 @@ StatusOr<JobPlan> MakePlan(const proto::Job& job) {
   plan.dense_optimizer = OptionsOf(job.train().dense_optimizer());
   if (!job.cluster().memory_limit().empty()) {
     ASSIGN_OR_RETURN(plan.memory_limit_bytes, ParseByteSize(job.cluster().memory_limit()));
+    RETURN_IF_ERROR(CheckFixedRows(plan));
   }
   return plan;
 }

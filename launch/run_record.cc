@@ -369,8 +369,12 @@ Status RunRecord::Finish() {
   json["rank_seconds"] = rank_seconds_.total().lived;
   json["bad_lines"] = bad_lines;
   json["worker_deaths"] = totals.worker_deaths;
-  json["deterministic"] =
+  const bool by_rule =
       train.staleness() == 0 || (train.staleness() > 0 && train.deterministic() && !totals.inexact);
+  json["deterministic"] = by_rule && totals.nondeterministic.empty();
+  if (!totals.nondeterministic.empty()) {
+    json["nondeterministic_because"] = totals.nondeterministic;
+  }
   json["interrupted"] = totals.interrupted;
   json["exit_code"] = scheduler_.stop()->exit_code();
   json["error"] =

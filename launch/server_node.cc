@@ -1,12 +1,15 @@
 #include <filesystem>
+#include <optional>
 #include <sstream>
 #include <system_error>
 
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "launch/cold_tier.h"
 #include "launch/node.h"
 #include "launch/server_metrics.h"
+#include "launch/server_report.h"
 #include "launch/status_board.h"
 #include "ps/shard.h"
 #include "ps/store/model_file.h"
@@ -18,29 +21,47 @@ constexpr Millis kPollMillis = 50;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 2000;
 
-// Writes the shard's part of the model under each of the comma-separated names.
-proto::Saved SaveModel(const JobPlan& plan, const Shard& shard, const std::string& names,
-                       const NodeOptions& options) {
+// A report that cannot be written stops nothing.
+void Report(const Shard& shard, const NodeOptions& options, const std::string& event) {
+  const Status status =
+      WriteServerReport(options.run_dir, shard.state(), options.index, shard.version(), event);
+  LOG_IF(WARNING, !status.ok()) << "server " << options.index << ": " << status.message();
+}
+
+// Writes the shard's part of the model under each of the comma-separated names, and tells the
+// shard.
+void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions& options,
+               ColdTier* cold, Shard* shard) {
   proto::Saved saved;
   saved.set_name(names);
-  std::string first;
+  const ColdScan scan = cold != nullptr ? cold->scan() : ColdScan();
+  std::optional<Digest128> digest;
   std::stringstream list(names);
-  for (std::string name; std::getline(list, name, ',');) {
+  for (std::string name; std::getline(list, name, ',') && saved.error().empty();) {
     const std::string directory = options.run_dir + "/model/" + name;
     // A manifest of an older version must not lie beside files of this one.
     std::error_code ignored;
     std::filesystem::remove(directory + "/manifest.textproto", ignored);
-    StatusOr<proto::SavedFile> file =
-        WriteModelFile(plan, shard.state(), options.index, shard.version(), directory);
+    StatusOr<proto::SavedFile> file = WriteModelFile(
+        plan, shard->state(), options.index, shard->version(), directory, scan, &digest.emplace());
     if (!file.ok()) {
       saved.set_error(file.status().message());
-      return saved;
+      break;
     }
     saved.set_file(file->name());
     saved.set_file_bytes(file->bytes());
     saved.set_file_hash(file->hash());
   }
-  return saved;
+  if (names.empty()) {
+    StatusOr<Digest128> of_all = DigestOf(shard->state(), scan);
+    if (of_all.ok()) {
+      digest = *of_all;
+    } else {
+      saved.set_error(of_all.status().message());
+    }
+  }
+  Report(*shard, options, "saved");
+  shard->OnSaved(std::move(saved), digest);
 }
 
 ShardOptions OptionsOf(const JobPlan& plan, const NodeOptions& options,
@@ -124,10 +145,18 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       options.advertise_address.empty() ? endpoint.bound_address() : options.advertise_address,
       (*board)->address());
   Shard shard(plan, shard_options);
+  StatusOr<std::unique_ptr<ColdTier>> cold =
+      ColdTier::Open(*plan, shard, options, [&endpoint] { endpoint.Wake(); });
+  if (!cold.ok()) {
+    return GiveUp(options, cold.status(), 1);
+  }
 
   const auto flush = [&] {
+    if (*cold != nullptr) {
+      (*cold)->Exchange(shard, SteadyMillis());
+    }
     if (std::optional<std::string> save = shard.TakeSaveRequest()) {
-      shard.OnSaved(SaveModel(*plan, shard, *save, options));
+      SaveModel(*plan, *save, options, cold->get(), &shard);
     }
     for (const Envelope& envelope : shard.outbox().Take()) {
       // A peer that is gone asks again, or is replaced.
@@ -168,11 +197,13 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
       shard.Interrupt();
     }
-    shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes());
+    shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
+                   options.local ? 0 : RssBytes());
     shard.OnTimer(SteadyMillis());
     flush();
     PublishIfDue(**board, *plan, shard, endpoint, metrics);
   }
+  Report(shard, options, "left");
   SendLeaving(options, shard_options.registration.incarnation(), endpoint);
   return shard.stop()->exit_code();
 }

@@ -3,6 +3,7 @@
 #include <set>
 #include <string>
 
+#include "proto/job.h"
 #include "proto/job_check.h"
 
 namespace plexus {

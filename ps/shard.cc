@@ -21,9 +21,11 @@ Shard::Shard(std::shared_ptr<const JobPlan> plan, ShardOptions options)
       epochs_(plan_->ranks(), 0),
       served_(plan_->ranks()),
       applied_(plan_->ranks()),
-      parked_(plan_->ranks()) {}
+      parked_(plan_->ranks()),
+      governor_(plan_->memory_limit_bytes) {}
 
 void Shard::OnMessage(const std::string& peer, const Bytes& frame, Millis now) {
+  now_ = now;
   const FrameHeader header = HeaderOf(frame);
   switch (header.type) {
     case FrameType::kPull:
@@ -101,6 +103,7 @@ void Shard::OnPull(const std::string& peer, const Bytes& frame) {
 void Shard::Park(const std::string& peer, const Bytes& frame, const FrameHeader& header) {
   auto& parked = parked_[header.rank];
   ++counters_.pulls_parked;
+  NeedRowsOf(frame);  // They come while the pull waits for its version.
   parked[header.sequence] = {peer, frame};
   if (parked.size() > kParkedPerRankMax) {
     parked.erase(parked.begin());
@@ -112,6 +115,10 @@ void Shard::AnswerPull(const std::string& peer, const Bytes& frame, const FrameH
   if (!pull.ok()) {
     ++counters_.frames_refused;
     Reply(peer, header, FrameType::kError, ReplyCode::kBadRequest, pull.status().message());
+    return;
+  }
+  if (Need(pull->groups, nullptr)) {
+    waiting_pulls_.push_back({peer, frame});
     return;
   }
   const bool dense = (header.flags & kFlagDense) != 0;
@@ -189,6 +196,11 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
     Reply(peer, header, FrameType::kError, ReplyCode::kBadRequest, body.status().message());
     return;
   }
+  const bool waits = Need(body->groups, nullptr);  // BSP, SSP: its commit may wait for the rows.
+  if (waits && plan_->asp()) {
+    waiting_pushes_.push_back({peer, frame});
+    return;
+  }
   for (const KeyBlock& block : body->groups) {
     counters_.push_keys += block.keys.size();
   }
@@ -237,7 +249,7 @@ void Shard::ApplyAtOnce(const FrameHeader& header, const Bytes&, const PushBody&
   ++counters_.push_applied;
   applied.last = applied.last || (header.flags & kFlagLast) != 0;
   applied.exhausted = applied.exhausted || (header.flags & kFlagExhausted) != 0;
-  CheckMemory();
+  MakeRoom(0);
 }
 
 bool Shard::PullsServed(std::uint64_t step) const {
@@ -400,6 +412,10 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
                   std::to_string(commit.step()) + " came before its parts");
     return;
   }
+  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN && CommitNeedsRows(commit)) {
+    waiting_commit_ = commit;
+    return;
+  }
   ApplyCommitted(commit);
   complete_.reset();
   saved_.reset();
@@ -432,7 +448,7 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
     for (auto& served : served_) {
       served.erase(served.begin(), served.upper_bound(commit.step()));
     }
-    CheckMemory();
+    MakeRoom(0);
   }
   version_ = commit.step();  // In ASP what is applied may be further.
 }
@@ -454,8 +470,11 @@ void Shard::StartPhase(const proto::Phase& phase) {
     applied_[rank] = Applied{.high = phase.first_step() - 1, .beyond = {}};
   }
   if (phase.kind() == proto::Phase::STOP && save_request_ == std::nullopt) {
-    proto::Saved nothing;
-    OnSaved(nothing);
+    if (state_.cold_count() > 0) {
+      save_request_ = "";
+    } else {
+      OnSaved({});
+    }
   }
 }
 
@@ -463,10 +482,11 @@ std::optional<std::string> Shard::TakeSaveRequest() {
   return std::exchange(save_request_, std::nullopt);
 }
 
-void Shard::OnSaved(proto::Saved saved) {
-  const Digest128 digest = state_.Digest();
+void Shard::OnSaved(proto::Saved saved, std::optional<Digest128> known_digest) {
+  const Digest128 digest = known_digest.has_value() ? *known_digest : state_.Digest();
   saved.set_shard(options_.shard);
   saved.set_version(version_);
+  saved.set_nondeterministic(nondeterministic_);
   saved.set_digest_low(digest.low);
   saved.set_digest_high(digest.high);
   for (proto::TableUsage& usage : state_.Usage()) {
@@ -478,12 +498,17 @@ void Shard::OnSaved(proto::Saved saved) {
   SendControl(control);
 }
 
-void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes) {
+void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
+                     std::uint64_t rss_bytes) {
   wire_bytes_ = wire_bytes;
   peak_rss_bytes_ = peak_rss_bytes;
+  MemoryUse use = memory_use();
+  use.other = 0;
+  other_bytes_ = rss_bytes - std::min(rss_bytes, use.resident());
 }
 
 void Shard::OnTimer(Millis now) {
+  now_ = now;
   if (now >= next_heartbeat_) {
     next_heartbeat_ = now + options_.heartbeat_ms;
     proto::Control control;
@@ -499,6 +524,7 @@ void Shard::OnTimer(Millis now) {
       heartbeat.set_wire_bytes(wire_bytes_);
       heartbeat.set_peak_rss_bytes(peak_rss_bytes_);
       heartbeat.set_failure(failure_);
+      heartbeat.set_nondeterministic(nondeterministic_);
       heartbeat.set_interrupted(interrupted_);
       heartbeat.set_phase_samples(asp_samples_);
       heartbeat.set_phase_loss_sum(asp_loss_sum_);
@@ -551,16 +577,6 @@ std::size_t Shard::pending_parts() const {
     }
   }
   return count;
-}
-
-void Shard::CheckMemory() {
-  const std::uint64_t limit = plan_->memory_limit_bytes;
-  const std::uint64_t used = state_.memory_bytes() + pending_bytes_;
-  if (limit != 0 && used > limit) {
-    ReportFailure("server " + std::to_string(options_.shard) + " holds " + std::to_string(used) +
-                  " bytes, more than cluster.memory_limit (" + std::to_string(limit) +
-                  "): raise it, or add servers");
-  }
 }
 
 void Shard::ReportFailure(std::string failure) {

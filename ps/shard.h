@@ -19,12 +19,15 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "common/outbox.h"
 #include "proto/control.h"
 #include "proto/frame.h"
 #include "proto/plan.h"
+#include "ps/memory_governor.h"
 #include "ps/shard_state.h"
 
 namespace plexus {
@@ -35,6 +38,7 @@ struct ShardOptions {
   Millis heartbeat_ms = 500;
   Millis resend_ms = 1000;
   bool apply_duplicates = false;  // A bug to be caught: the simulator's canary `apply_twice`.
+  bool spill_always = false;      // Tests: rows go to disk whatever memory is used; needs a limit.
 };
 
 // pull_keys = keys asked for; push_applied + push_duplicate + push_refused + push_dropped = pushes
@@ -51,6 +55,9 @@ struct ShardCounters {
   std::uint64_t push_dropped = 0;  // Of a phase that is over, or parts that its end threw away.
   std::uint64_t frames_refused = 0;
   std::uint64_t commits = 0;
+  std::uint64_t cold_rows_asked = 0;  // Rows asked for from disk.
+  std::uint64_t spill_failures = 0;   // Batches that could not be written.
+  std::uint64_t emergencies = 0;  // Times that the memory limit could not be kept by disk alone.
 };
 
 class Shard {
@@ -62,13 +69,35 @@ class Shard {
   Outbox& outbox() { return outbox_; }
 
   // Set after a commit that asks for it: the runtime writes state() under this name before the next
-  // message, then calls OnSaved.
+  // message, then calls OnSaved.  An empty name: nothing is to be written, but rows lie on disk,
+  // and the digest is asked for.
   std::optional<std::string> TakeSaveRequest();
-  void OnSaved(proto::Saved saved);
+  // `digest`: of state() and the rows on disk; may be left out if there are none.
+  void OnSaved(proto::Saved saved, std::optional<Digest128> digest = std::nullopt);
   // The process was asked to end: the scheduler hears of it, and stops the job in order.
   void Interrupt() { interrupted_ = true; }
-  // What the runtime measured, for heartbeats.
-  void SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes);
+  // What the runtime measured: for heartbeats, and `rss_bytes` for the memory limit; 0: of a
+  // process that is not this server's alone.
+  void SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes, std::uint64_t rss_bytes);
+
+  // Rows on disk.  The runtime takes these after each call of OnMessage, OnTimer or those below,
+  // and answers each read by OnColdRows or OnColdReadFailed, each spill by OnSpilled or
+  // OnSpillFailed, in any order.
+  std::vector<ColdKeys> TakeColdReads() { return std::exchange(cold_reads_, {}); }
+  std::vector<ColdBatch> TakeSpills() { return std::exchange(spills_, {}); }
+  std::vector<ColdKeys> TakeForgotten() { return state_.TakeForgotten(); }
+  void OnColdRows(const ColdBatch& batch, Millis now);
+  // The job fails: the rows are lost.
+  void OnColdReadFailed(const ColdKeys& keys, const Status& status);
+  void OnSpilled(std::uint64_t bytes);
+  // The batch's rows stay in memory.
+  void OnSpillFailed(const ColdBatch& batch, const Status& status);
+  MemoryUse memory_use() const;
+  bool emergency() const { return emergency_; }
+  // Pulls, pushes and commits that wait for rows from disk.
+  std::size_t waiting_for_rows() const {
+    return waiting_pulls_.size() + waiting_pushes_.size() + (waiting_commit_.has_value() ? 1 : 0);
+  }
 
   const std::optional<proto::Stop>& stop() const { return stop_; }
   const ShardState& state() const { return state_; }
@@ -120,7 +149,19 @@ class Shard {
   bool PullsServed(std::uint64_t step) const;
   void SendComplete();
   void SendControl(const proto::Control& control);
-  void CheckMemory();
+  // shard_memory.cc
+  static constexpr Millis kSpillRetryMillis = 2000;
+  // Asks for those rows of the groups' keys that lie on disk; true: there are some.  Adds the keys
+  // without a row to *absent, if that is not null.
+  bool Need(std::span<const KeyBlock> groups, std::uint64_t* absent);
+  void NeedRowsOf(const Bytes& pull_frame);
+  bool NeedRowsOfParts(std::uint64_t step, std::uint64_t* absent);
+  bool CommitNeedsRows(const proto::Commit& commit);
+  void RetryWaiting(Millis now);
+  bool CanSpill() const;
+  // Keeps the memory limit, with `coming` bytes about to be added.
+  void MakeRoom(std::uint64_t coming);
+  void SetEmergency(bool emergency, const MemoryUse& use);
   // With the next heartbeat, at once; the first failure stays.
   void ReportFailure(std::string failure);
 
@@ -169,6 +210,24 @@ class Shard {
   std::uint64_t wire_bytes_ = 0;
   std::uint64_t peak_rss_bytes_ = 0;
   std::uint64_t staleness_max_ = 0;
+
+  // Rows on disk, and the memory limit.
+  const MemoryGovernor governor_;
+  std::map<std::uint32_t, std::unordered_set<Key>> asked_;  // By table: reads under way.
+  std::vector<ColdKeys> cold_reads_;
+  std::vector<ColdBatch> spills_;
+  std::vector<Request> waiting_pulls_;
+  std::vector<Request> waiting_pushes_;  // ASP.
+  std::optional<proto::Commit> waiting_commit_;
+  std::uint64_t room_made_for_ = 0;  // The step.
+  std::uint64_t spills_under_way_ = 0;
+  std::uint64_t spilling_bytes_ = 0;
+  std::uint64_t other_bytes_ = 0;
+  std::string spill_failure_;  // Of the last spill; empty: it went well.
+  Millis retry_spill_at_ = 0;
+  Millis now_ = 0;
+  bool emergency_ = false;
+  std::string nondeterministic_;  // Why the model's bits depend on this run; empty: they do not.
 };
 
 }  // namespace plexus

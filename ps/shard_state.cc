@@ -37,20 +37,23 @@ ShardState::ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard,
       shard_(shard),
       dense_(plan_, OwnedBlocks(*plan_, bucket_map_, shard)) {
   for (const TableSpec& spec : plan_->tables) {
-    tables_.push_back(std::make_unique<Table>(spec, plan_->seed(), plan_->buckets()));
+    tables_.push_back(MakeTable(spec, plan_->seed(), plan_->buckets()));
+    spills_ = spills_ || spec.spills;
   }
 }
 
 void ShardState::WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out) const {
-  auto* floats = reinterpret_cast<float*>(out);
+  const Precision precision = PullPrecision(*plan_);
   for (const KeyBlock& block : pull.groups) {
-    for (const std::uint32_t t : plan_->groups[block.group].tables) {
-      tables_[t]->Pull(block.keys, floats);
-      floats += block.keys.size() * plan_->tables[t].dim;
+    const KeyGroup& group = plan_->groups[block.group];
+    for (std::size_t t = 0; t < group.tables.size(); ++t) {
+      const std::uint32_t dim = WireDim(*plan_, group, t);
+      tables_[group.tables[t]]->Pull(block.keys, dim, precision, out);
+      out += block.keys.size() * WireRowBytes(precision, dim);
     }
   }
   if (dense) {
-    dense_.CopyValues(floats);
+    dense_.CopyValues(reinterpret_cast<float*>(out));
   }
 }
 
@@ -108,12 +111,34 @@ void ShardState::ApplyStep(std::uint64_t version, std::span<const PushBody* cons
     }
   }
   const std::uint64_t samples = SampleCount(parts);
-  if (samples == 0) {
-    return;
+  if (samples > 0) {
+    const float scale = 1.0f / static_cast<float>(samples);
+    ApplyTables(version, parts, scale, rate_factor);
+    ApplyDense(parts, scale, rate_factor, dense_scale);
   }
-  const float scale = 1.0f / static_cast<float>(samples);
-  ApplyTables(version, parts, scale, rate_factor);
-  ApplyDense(parts, scale, rate_factor, dense_scale);
+  if (version > ended_version_) {  // In ASP a version has many calls.
+    ended_version_ = version;
+    for (const auto& table : tables_) {
+      table->EndVersion(version);
+    }
+  }
+}
+
+// The block's gradients of its t-th table as floats; *used counts the buffers that are taken.
+const float* ShardState::Decoded(const KeyBlock& block, std::size_t t, std::uint32_t dim,
+                                 std::size_t* used) {
+  const Precision precision = PushPrecision(*plan_);
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(block.gradients[t].data());
+  if (precision == Precision::kF32) {
+    return reinterpret_cast<const float*>(bytes);
+  }
+  if (decoded_.size() == *used) {
+    decoded_.emplace_back();
+  }
+  std::vector<float>& floats = decoded_[(*used)++];
+  floats.resize(std::max(floats.size(), block.keys.size() * dim));
+  DecodeWireRows(precision, bytes, block.keys.size(), dim, floats.data());
+  return floats.data();
 }
 
 void ShardState::ApplyTables(std::uint64_t version, std::span<const PushBody* const> parts,
@@ -121,17 +146,20 @@ void ShardState::ApplyTables(std::uint64_t version, std::span<const PushBody* co
   std::vector<GradientPart> gradient_parts;
   for (std::uint32_t t = 0; t < tables_.size(); ++t) {
     gradient_parts.clear();
+    std::size_t used = 0;
     for (const PushBody* part : parts) {
       for (const KeyBlock& block : part->groups) {
-        const auto& tables = plan_->groups[block.group].tables;
-        const auto at = std::find(tables.begin(), tables.end(), t);
-        if (at == tables.end() || block.keys.empty()) {
+        const KeyGroup& group = plan_->groups[block.group];
+        const auto found = std::find(group.tables.begin(), group.tables.end(), t);
+        if (found == group.tables.end() || block.keys.empty()) {
           continue;
         }
-        gradient_parts.push_back(
-            {.keys = block.keys,
-             .counts = block.counts,
-             .gradients = block.gradients[static_cast<std::size_t>(at - tables.begin())].data()});
+        const auto at = static_cast<std::size_t>(found - group.tables.begin());
+        const std::uint32_t dim = WireDim(*plan_, group, at);
+        gradient_parts.push_back({.keys = block.keys,
+                                  .counts = block.counts,
+                                  .gradients = Decoded(block, at, dim, &used),
+                                  .dim = dim});
       }
     }
     if (!gradient_parts.empty()) {
@@ -163,6 +191,11 @@ void ShardState::RestoreRow(std::uint32_t table, const RowView& row) {
   }
 }
 
+Status ShardState::RestoreFilter(std::uint32_t table, std::uint32_t bucket,
+                                 const std::string& bytes) {
+  return bucket_map_[bucket] == shard_ ? tables_[table]->RestoreFilter(bucket, bytes) : OkStatus();
+}
+
 Status ShardState::RestoreDenseBlock(std::uint32_t block, std::span<const float> floats) {
   const auto& owned = dense_.blocks();
   const auto at = std::lower_bound(owned.begin(), owned.end(), block);
@@ -170,6 +203,114 @@ Status ShardState::RestoreDenseBlock(std::uint32_t block, std::span<const float>
     return OkStatus();
   }
   return dense_.ReplaceBlock(static_cast<std::size_t>(at - owned.begin()), floats);
+}
+
+std::uint64_t ShardState::FindCold(std::span<const KeyBlock> groups,
+                                   std::vector<ColdKeys>* cold) const {
+  std::uint64_t absent = 0;
+  for (const KeyBlock& block : groups) {
+    for (const std::uint32_t t : plan_->groups[block.group].tables) {
+      std::vector<Key> keys;
+      absent += tables_[t]->FindCold(block.keys, &keys);
+      if (keys.empty()) {
+        continue;
+      }
+      const auto same = std::find_if(cold->begin(), cold->end(),
+                                     [t](const ColdKeys& entry) { return entry.table == t; });
+      ColdKeys& entry = same == cold->end() ? cold->emplace_back() : *same;
+      entry.table = t;
+      entry.keys.insert(entry.keys.end(), keys.begin(), keys.end());
+      const auto by_hash = [](Key a, Key b) { return Mix64(a) < Mix64(b); };
+      std::sort(entry.keys.begin(), entry.keys.end(), by_hash);
+      entry.keys.erase(std::unique(entry.keys.begin(), entry.keys.end()), entry.keys.end());
+    }
+  }
+  return absent;
+}
+
+std::vector<ColdBatch> ShardState::Spill(std::uint64_t bytes) {
+  const auto hot_bytes = [](const Table& table) {
+    return table.spec().spills
+               ? (table.row_count() - table.cold_count()) * std::uint64_t{table.cold_record_bytes()}
+               : 0;
+  };
+  std::uint64_t all = 0;
+  for (const auto& table : tables_) {
+    all += hot_bytes(*table);
+  }
+  std::vector<ColdBatch> batches;
+  for (std::uint32_t t = 0; t < tables_.size(); ++t) {
+    const std::uint64_t hot = hot_bytes(*tables_[t]);
+    if (hot == 0) {
+      continue;
+    }
+    const double share = static_cast<double>(hot) / static_cast<double>(all);
+    ColdBatch batch;
+    batch.table = t;
+    tables_[t]->Spill(static_cast<std::uint64_t>(share * static_cast<double>(bytes)), &batch);
+    if (!batch.keys.empty()) {
+      batches.push_back(std::move(batch));
+    }
+  }
+  return batches;
+}
+
+std::vector<ColdKeys> ShardState::TakeForgotten() {
+  std::vector<ColdKeys> forgotten;
+  for (std::uint32_t t = 0; t < tables_.size(); ++t) {
+    std::vector<Key> keys = tables_[t]->TakeForgotten();
+    if (!keys.empty()) {
+      forgotten.push_back({t, std::move(keys)});
+    }
+  }
+  return forgotten;
+}
+
+std::uint64_t ShardState::cold_count() const {
+  std::uint64_t rows = 0;
+  for (const auto& table : tables_) {
+    rows += table->cold_count();
+  }
+  return rows;
+}
+
+std::uint64_t ShardState::row_bytes_max() const {
+  constexpr std::uint64_t kBeside = 24;  // Index and counts.
+  std::uint64_t bytes = 0;
+  for (const auto& table : tables_) {
+    bytes = std::max<std::uint64_t>(bytes, table->layout().record_bytes() + kBeside);
+  }
+  return bytes;
+}
+
+bool ShardState::Compact(bool eager) {
+  bool more = false;
+  for (const auto& table : tables_) {
+    more = table->Compact(eager) || more;
+  }
+  return more;
+}
+
+void ShardState::set_refuse_new_rows(bool refuse) {
+  for (const auto& table : tables_) {
+    table->set_refuse_new_rows(refuse);
+  }
+}
+
+std::uint64_t ShardState::EvictOldest(std::uint64_t bytes) {
+  std::uint64_t freed = 0;
+  for (const auto& table : tables_) {
+    freed += freed < bytes ? table->EvictOldest(bytes - freed) : 0;
+  }
+  return freed;
+}
+
+std::uint64_t ShardState::free_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const auto& table : tables_) {
+    bytes += table->memory().free_bytes;
+  }
+  return bytes;
 }
 
 Digest128 ShardState::Digest() const {

@@ -46,18 +46,42 @@ class ShardState {
   const Table& table(std::uint32_t index) const { return *tables_[index]; }
   // Put back what a saved model holds; rows and blocks of other shards are ignored.
   void RestoreRow(std::uint32_t table, const RowView& row);
+  Status RestoreFilter(std::uint32_t table, std::uint32_t bucket, const std::string& bytes);
   // kInvalidArgument: the number of floats is not the block's.
   Status RestoreDenseBlock(std::uint32_t block, std::span<const float> values_and_state);
 
-  // This shard's part of model_digest.
+  // Rows on disk; see ps/table/table.h.  Those that a pull's or a push's keys name, one entry a
+  // table that has any, appended.
+  // Returns how many (table, key) have no row.
+  std::uint64_t FindCold(std::span<const KeyBlock> groups, std::vector<ColdKeys>* cold) const;
+  void Thaw(const ColdBatch& batch) { tables_[batch.table]->Thaw(batch); }
+  // Moves about `bytes` of rows out of memory, from each table in proportion to what it has there;
+  // empty: none is left.
+  std::vector<ColdBatch> Spill(std::uint64_t bytes);
+  // Rows on disk that no one will ask for again.
+  std::vector<ColdKeys> TakeForgotten();
+  bool spills() const { return spills_; }
+  std::uint64_t cold_count() const;
+  // What the largest row takes in memory, about.
+  std::uint64_t row_bytes_max() const;
+  // Gives memory of free records back, some of it each call; true: there may be more.
+  bool Compact(bool eager);
+  // What gives when the memory limit cannot be kept otherwise; see Table.
+  void set_refuse_new_rows(bool refuse);
+  std::uint64_t EvictOldest(std::uint64_t bytes);
+
+  // This shard's part of model_digest, but for rows on disk (Table::Digest).
   Digest128 Digest() const;
   std::vector<proto::TableUsage> Usage() const;
   std::uint64_t memory_bytes() const;
+  // Of memory_bytes(): committed, and free for rows to come.
+  std::uint64_t free_bytes() const;
 
  private:
   // The sum over the parts, in rank order, times `scale`; false if no part has dense gradients.
   bool SumDense(std::span<const PushBody* const> parts, std::uint64_t first, std::uint32_t count,
                 float scale, float* sum) const;
+  const float* Decoded(const KeyBlock& block, std::size_t t, std::uint32_t dim, std::size_t* used);
   void ApplyTables(std::uint64_t version, std::span<const PushBody* const> parts, float scale,
                    float rate_factor);
   void ApplyDense(std::span<const PushBody* const> parts, float scale, float rate_factor,
@@ -67,9 +91,12 @@ class ShardState {
   std::vector<std::uint32_t> bucket_map_;
   std::uint32_t shard_;
   std::vector<std::unique_ptr<Table>> tables_;
+  bool spills_ = false;
+  std::uint64_t ended_version_ = 0;  // The last that tables heard the end of.
 
   DenseStore dense_;
   mutable std::vector<float> scratch_;
+  std::vector<std::vector<float>> decoded_;  // Gradients of parts that came in fewer bytes.
 };
 
 // "32 hex digits".

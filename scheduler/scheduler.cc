@@ -101,6 +101,7 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (!heartbeat.failure().empty() && !stop_.has_value()) {
     Fail(heartbeat.restartable() ? 3 : 1, heartbeat.failure(), now);
   }
+  NoteNondeterministic(heartbeat.nondeterministic());
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
@@ -112,6 +113,13 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   const auto& members =
       heartbeat.role() == proto::SERVER ? membership_.servers() : membership_.workers();
   SendView(members[heartbeat.index()]);
+}
+
+// The first reason stays.
+void Scheduler::NoteNondeterministic(const std::string& why) {
+  if (totals_.nondeterministic.empty()) {
+    totals_.nondeterministic = why;
+  }
 }
 
 void Scheduler::MaybeStart(Millis now) {
@@ -304,6 +312,7 @@ float Scheduler::DenseScale() const {
 }
 
 void Scheduler::OnSaved(const proto::Saved& saved, Millis now) {
+  NoteNondeterministic(saved.nondeterministic());
   if (saved.shard() >= plan_->shards() || saving_.empty() || saved.version() != version_) {
     return;
   }

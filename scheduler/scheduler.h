@@ -65,6 +65,7 @@ struct TrainingTotals {
   std::uint64_t worker_deaths = 0;
   bool inexact = false;  // Deterministic SSP: a pull could not be answered at the rule's version.
   bool interrupted = false;
+  std::string nondeterministic;  // Why a server says that the bits depend on this run; empty: none.
 };
 
 class Scheduler {
@@ -100,6 +101,7 @@ class Scheduler {
   void OnComplete(const proto::Complete& complete, Millis now);
   void OnEvaluation(const proto::EvaluationReport& report, Millis now);
   void OnSaved(const proto::Saved& saved, Millis now);
+  void NoteNondeterministic(const std::string& why);
 
   void MaybeStart(Millis now);
   void UpdateCarriers(Millis now);

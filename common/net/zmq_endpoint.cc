@@ -1,6 +1,7 @@
 #include "common/net/zmq_endpoint.h"
 
 #include <atomic>
+#include <cerrno>
 #include <map>
 #include <optional>
 #include <utility>
@@ -8,6 +9,8 @@
 
 #include <glog/logging.h>
 #include <malloc.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <zmq.hpp>
 
 #include "common/clock.h"
@@ -102,8 +105,12 @@ struct ZmqEndpoint::Impl {
   bool router_inproc = false;
   std::string bound;
   std::map<std::string, Named> named;
+  const int wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   std::uint64_t sent = 0;
   std::uint64_t received = 0;
+
+  Impl() { PCHECK(wake >= 0) << "eventfd"; }
+  ~Impl() { ::close(wake); }
 
   void Configure(zmq::socket_t& socket) const {
     socket.set(zmq::sockopt::linger, kLingerMillis);
@@ -291,7 +298,13 @@ Status ZmqEndpoint::Poll(Millis timeout_ms, const OnFrame& on_frame, const OnBad
       items.push_back({named.socket.handle(), 0, ZMQ_POLLIN, 0});
       owners.emplace_back(&name, &named);
     }
+    items.push_back({nullptr, impl_->wake, ZMQ_POLLIN, 0});
     zmq::poll(items, std::chrono::milliseconds(timeout_ms));
+    if ((items.back().revents & ZMQ_POLLIN) != 0) {
+      std::uint64_t wakes = 0;
+      PCHECK(::read(impl_->wake, &wakes, sizeof(wakes)) == sizeof(wakes) || errno == EAGAIN);
+    }
+    items.pop_back();
     if (impl_->net->keys.has_value()) {
       impl_->DrainWatches();
     }
@@ -313,6 +326,12 @@ Status ZmqEndpoint::Poll(Millis timeout_ms, const OnFrame& on_frame, const OnBad
     }
     return Unavailable(std::string("poll: ") + error.what());
   }
+}
+
+void ZmqEndpoint::Wake() {
+  const std::uint64_t one = 1;
+  // Full (2^64 - 1 wakes) is as good as written.
+  PCHECK(::write(impl_->wake, &one, sizeof(one)) == sizeof(one) || errno == EAGAIN);
 }
 
 std::uint64_t ZmqEndpoint::bytes_sent() const { return impl_->sent; }

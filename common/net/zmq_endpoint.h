@@ -7,8 +7,8 @@
 // is the protocol's.  Frames that cross a process's border are sealed when sent and verified when
 // received.  With keys, what is not inproc is encrypted, and each side proves who it is.
 //
-// Thread safety: an endpoint belongs to one thread.  A NetContext is thread-safe and outlives its
-// endpoints.
+// Thread safety: an endpoint belongs to one thread, but for Wake.  A NetContext is thread-safe and
+// outlives its endpoints.
 #pragma once
 
 #include <cstdint>
@@ -74,6 +74,9 @@ class ZmqEndpoint {
   using OnFrame = std::function<void(const std::string& peer, const Bytes& frame)>;
   using OnBad = std::function<void(const std::string& peer, const Status& status)>;
   Status Poll(Millis timeout_ms, const OnFrame& on_frame, const OnBad& on_bad);
+
+  // Makes a Poll that waits, or the next one, return soon.  May be called from any thread.
+  void Wake();
 
   std::uint64_t bytes_sent() const;
   std::uint64_t bytes_received() const;

@@ -15,12 +15,12 @@ namespace plexus {
 namespace {
 
 constexpr char kMagic[9] = "PLXMODEL";
-constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kFormat = 2;
 constexpr std::size_t kBlockBytes = 1 << 20;       // Rows are gathered up to about this.
 constexpr std::uint32_t kBlockBytesMax = 1 << 28;  // No block of ours is longer.
 constexpr const char* kManifestName = "manifest.textproto";
 
-enum BlockKind : std::uint32_t { kHead = 1, kRows = 2, kDense = 3, kEnd = 4 };
+enum BlockKind : std::uint32_t { kHead = 1, kRows = 2, kDense = 3, kEnd = 4, kFilter = 5 };
 
 template <typename T>
 void Append(std::string* out, const T& value) {
@@ -89,33 +89,93 @@ class BlockWriter {
   std::uint64_t hash_ = 0;
 };
 
-void WriteTable(const Table& table, BlockWriter* writer) {
-  std::string rows;
-  std::uint32_t count = 0;
-  const auto flush = [&] {
-    if (count == 0) {
+// How rows are written: two tables of equal codes read each other's records.
+std::uint32_t LayoutCode(const TableSpec& spec) {
+  return static_cast<std::uint32_t>(spec.precision) |
+         static_cast<std::uint32_t>(spec.state_precision) << 4 |
+         static_cast<std::uint32_t>(spec.learned_scale) << 8 | spec.dim << 16;
+}
+
+// Gathers rows of one table into blocks.
+class RowsWriter {
+ public:
+  RowsWriter(const Table& table, BlockWriter* writer) : table_(table), writer_(writer) {}
+
+  void Add(const RowView& row) {
+    Append(&rows_, row.key);
+    Append(&rows_, row.last_step);
+    Append(&rows_, row.count);
+    rows_.append(reinterpret_cast<const char*>(row.record.data()), row.record.size());
+    ++count_;
+    if (rows_.size() >= kBlockBytes) {
+      Flush();
+    }
+  }
+
+  void Flush() {
+    if (count_ == 0) {
       return;
     }
     std::string payload;
-    AppendName(&payload, table.spec().name);
-    Append(&payload, table.row_floats());
-    Append(&payload, count);
-    payload += rows;
-    writer->Write(kRows, payload);
-    rows.clear();
-    count = 0;
-  };
-  table.ForEachRow([&](const RowView& row) {
-    Append(&rows, row.key);
-    Append(&rows, row.last_step);
-    Append(&rows, row.count);
-    rows.append(reinterpret_cast<const char*>(row.floats.data()), row.floats.size_bytes());
-    ++count;
-    if (rows.size() >= kBlockBytes) {
-      flush();
+    AppendName(&payload, table_.spec().name);
+    Append(&payload, LayoutCode(table_.spec()));
+    Append(&payload, table_.layout().record_bytes());
+    Append(&payload, count_);
+    payload += rows_;
+    writer_->Write(kRows, payload);
+    rows_.clear();
+    count_ = 0;
+  }
+
+ private:
+  const Table& table_;
+  BlockWriter* const writer_;
+  std::string rows_;
+  std::uint32_t count_ = 0;
+};
+
+// Every row of the table on disk.
+Status ForEachColdRow(const Table& table, std::uint32_t index, const ColdScan& scan,
+                      const std::function<void(const RowView&)>& visit) {
+  if (table.cold_count() == 0) {
+    return OkStatus();
+  }
+  CHECK(scan != nullptr) << "rows on disk and no one who reads them";
+  std::uint64_t seen = 0;
+  RETURN_IF_ERROR(scan(index, [&](Key key, const std::byte* record) {
+    RowView row;
+    if (table.ViewCold(key, record, &row)) {
+      visit(row);
+      ++seen;
     }
+  }));
+  return seen == table.cold_count()
+             ? OkStatus()
+             : DataLoss("table " + table.spec().name + " has " +
+                        std::to_string(table.cold_count()) + " rows on disk, of which " +
+                        std::to_string(seen) + " were found");
+}
+
+// Rows in memory, rows on disk, filters; *digest grows by all of them.
+Status WriteTable(const Table& table, std::uint32_t index, const ColdScan& scan,
+                  BlockWriter* writer, Digest128* digest) {
+  RowsWriter rows(table, writer);
+  table.ForEachRow([&](const RowView& row) { rows.Add(row); });
+  *digest += table.Digest();
+  RETURN_IF_ERROR(ForEachColdRow(table, index, scan, [&](const RowView& row) {
+    rows.Add(row);
+    *digest += RowDigest(table.spec().name, row);
+  }));
+  rows.Flush();
+  table.ForEachFilter([&](std::uint32_t bucket, const std::string& bytes) {
+    std::string payload;
+    AppendName(&payload, table.spec().name);
+    Append(&payload, bucket);
+    Append(&payload, static_cast<std::uint32_t>(bytes.size()));
+    payload += bytes;
+    writer->Write(kFilter, payload);
   });
-  flush();
+  return OkStatus();
 }
 
 Status Damaged(const std::string& path, std::uint64_t offset, const std::string& what) {
@@ -133,46 +193,89 @@ bool GetName(ByteReader* reader, std::string* name) {
   return true;
 }
 
-Status ApplyRows(const JobPlan& plan, ByteReader reader, ShardState* state) {
+StatusOr<std::uint32_t> TableOf(const JobPlan& plan, const std::string& name) {
+  for (std::uint32_t table = 0; table < plan.tables.size(); ++table) {
+    if (plan.tables[table].name == name) {
+      return table;
+    }
+  }
+  return FailedPrecondition("the job has no table " + name);
+}
+
+// Hands out what blocks hold, once it fits the job.
+class BlockVisitor {
+ public:
+  BlockVisitor(const JobPlan& plan, const ModelVisitor& visitor) : plan_(plan), visitor_(visitor) {
+    for (const TableSpec& spec : plan.tables) {
+      record_bytes_.push_back(RowLayout(spec, *MakeOptimizer(spec.optimizer)).record_bytes());
+    }
+  }
+
+  Status VisitRows(ByteReader reader) const;
+  Status VisitFilter(ByteReader reader) const;
+  Status VisitDense(ByteReader reader) const;
+
+ private:
+  const JobPlan& plan_;
+  const ModelVisitor& visitor_;
+  std::vector<std::uint32_t> record_bytes_;  // By table.
+};
+
+Status BlockVisitor::VisitRows(ByteReader reader) const {
   std::string name;
-  std::uint32_t row_floats = 0;
+  std::uint32_t code = 0;
+  std::uint32_t record_bytes = 0;
   std::uint32_t rows = 0;
-  if (!GetName(&reader, &name) || !reader.Get(&row_floats) || !reader.Get(&rows)) {
+  if (!GetName(&reader, &name) || !reader.Get(&code) || !reader.Get(&record_bytes) ||
+      !reader.Get(&rows)) {
     return DataLoss("a block of rows without a head");
   }
-  std::uint32_t table = 0;
-  while (table < plan.tables.size() && plan.tables[table].name != name) {
-    ++table;
+  ASSIGN_OR_RETURN(const std::uint32_t table, TableOf(plan_, name));
+  const TableSpec& spec = plan_.tables[table];
+  if (code != LayoutCode(spec) || record_bytes != record_bytes_[table]) {
+    return FailedPrecondition("rows of table " + name + " have " + std::to_string(record_bytes) +
+                              " bytes, the job's have " + std::to_string(record_bytes_[table]) +
+                              ": another dimension, optimizer or precision");
   }
-  if (table == plan.tables.size()) {
-    return FailedPrecondition("the job has no table " + name);
-  }
-  if (state->table(table).row_floats() != row_floats) {
-    return FailedPrecondition("rows of table " + name + " have " + std::to_string(row_floats) +
-                              " floats, the job's have " +
-                              std::to_string(state->table(table).row_floats()));
-  }
-  const TableSpec& spec = plan.tables[table];
-  std::vector<float> floats(row_floats);
   for (std::uint32_t i = 0; i < rows; ++i) {
     RowView row;
     std::span<const std::uint8_t> bytes;
     if (!reader.Get(&row.key) || !reader.Get(&row.last_step) || !reader.Get(&row.count) ||
-        !reader.GetArray(std::uint64_t{row_floats} * sizeof(float), &bytes)) {
+        !reader.GetArray(std::uint64_t{record_bytes}, &bytes)) {
       return DataLoss("rows are cut off");
     }
     if (spec.kind == TableSpec::Kind::kArray && row.key >= spec.rows) {
       return FailedPrecondition("row " + std::to_string(row.key) + " of table " + name +
                                 ", of which the job has " + std::to_string(spec.rows) + " rows");
     }
-    std::memcpy(floats.data(), bytes.data(), bytes.size());
-    row.floats = floats;
-    state->RestoreRow(table, row);
+    row.record = std::as_bytes(bytes);
+    if (visitor_.row != nullptr) {
+      visitor_.row(table, row);
+    }
   }
   return OkStatus();
 }
 
-Status ApplyDense(const JobPlan& plan, ByteReader reader, ShardState* state) {
+Status BlockVisitor::VisitFilter(ByteReader reader) const {
+  std::string name;
+  std::uint32_t bucket = 0;
+  std::uint32_t size = 0;
+  std::span<const char> bytes;
+  if (!GetName(&reader, &name) || !reader.Get(&bucket) || !reader.Get(&size) ||
+      !reader.GetArray(size, &bytes)) {
+    return DataLoss("a filter is cut off");
+  }
+  ASSIGN_OR_RETURN(const std::uint32_t table, TableOf(plan_, name));
+  if (bucket >= plan_.buckets()) {
+    return FailedPrecondition("a filter of bucket " + std::to_string(bucket) +
+                              ", and the job has " + std::to_string(plan_.buckets()));
+  }
+  return visitor_.filter == nullptr
+             ? OkStatus()
+             : visitor_.filter(table, bucket, std::string(bytes.begin(), bytes.end()));
+}
+
+Status BlockVisitor::VisitDense(ByteReader reader) const {
   std::string name;
   std::uint32_t first = 0;
   std::uint32_t count = 0;
@@ -184,11 +287,11 @@ Status ApplyDense(const JobPlan& plan, ByteReader reader, ShardState* state) {
   }
   std::vector<float> floats(size);
   std::memcpy(floats.data(), bytes.data(), bytes.size());
-  const auto& blocks = plan.dense.blocks();
+  const auto& blocks = plan_.dense.blocks();
   for (std::uint32_t b = 0; b < blocks.size(); ++b) {
     if (blocks[b].first == first && blocks[b].count == count &&
-        plan.dense.parameters()[blocks[b].parameter].name == name) {
-      return state->RestoreDenseBlock(b, floats);
+        plan_.dense.parameters()[blocks[b].parameter].name == name) {
+      return visitor_.dense == nullptr ? OkStatus() : visitor_.dense(b, floats);
     }
   }
   return FailedPrecondition("the job's model has no dense parameter " + name + " of this shape");
@@ -268,8 +371,8 @@ Status CheckEnd(const BlockReader& reader, const proto::SavedFile& saved) {
   return OkStatus();
 }
 
-Status ReadModelFile(const JobPlan& plan, const std::string& path, const proto::SavedFile& saved,
-                     ShardState* state) {
+Status VisitModelFile(const BlockVisitor& visitor, const std::string& path,
+                      const proto::SavedFile& saved) {
   BlockReader reader(path);
   if (!reader.opened()) {
     return ErrnoStatus("open", path);
@@ -282,9 +385,11 @@ Status ReadModelFile(const JobPlan& plan, const std::string& path, const proto::
     } else if (kind == kHead) {
       status = CheckHead(reader.payload());
     } else if (kind == kRows) {
-      status = ApplyRows(plan, reader.payload(), state);
+      status = visitor.VisitRows(reader.payload());
     } else if (kind == kDense) {
-      status = ApplyDense(plan, reader.payload(), state);
+      status = visitor.VisitDense(reader.payload());
+    } else if (kind == kFilter) {
+      status = visitor.VisitFilter(reader.payload());
     } else if (kind == kEnd) {
       status = CheckEnd(reader, saved);
     } else {
@@ -303,7 +408,8 @@ Status ReadModelFile(const JobPlan& plan, const std::string& path, const proto::
 
 StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState& state,
                                           std::uint32_t shard, std::uint64_t version,
-                                          const std::string& directory) {
+                                          const std::string& directory, const ColdScan& scan,
+                                          Digest128* digest) {
   RETURN_IF_ERROR(MakeDirectories(directory));
   char name[32];
   std::snprintf(name, sizeof(name), "shard-%05u.model", shard);
@@ -314,8 +420,9 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   Append(&head, shard);
   Append(&head, version);
   writer.Write(kHead, head);
+  *digest = state.dense().Digest();
   for (std::uint32_t t = 0; t < state.table_count(); ++t) {
-    WriteTable(state.table(t), &writer);
+    RETURN_IF_ERROR(WriteTable(state.table(t), t, scan, &writer, digest));
   }
   for (std::size_t i = 0; i < state.dense().blocks().size(); ++i) {
     const DenseBlock& block = state.dense().block(i);
@@ -340,8 +447,18 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   return saved;
 }
 
-StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
-                                    ShardState* state) {
+StatusOr<Digest128> DigestOf(const ShardState& state, const ColdScan& scan) {
+  Digest128 digest = state.Digest();
+  for (std::uint32_t t = 0; t < state.table_count(); ++t) {
+    const Table& table = state.table(t);
+    RETURN_IF_ERROR(ForEachColdRow(
+        table, t, scan, [&](const RowView& row) { digest += RowDigest(table.spec().name, row); }));
+  }
+  return digest;
+}
+
+StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
+                                     const ModelVisitor& visitor) {
   ASSIGN_OR_RETURN(proto::Manifest manifest, ReadManifest(directory));
   if (manifest.model() != plan.job.model().name()) {
     return FailedPrecondition(directory + " holds a model " + manifest.model() + ", the job's is " +
@@ -351,10 +468,24 @@ StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& dire
     return DataLoss(directory + ": a model of " + std::to_string(manifest.shards()) +
                     " shards with " + std::to_string(manifest.files_size()) + " files");
   }
+  const BlockVisitor blocks(plan, visitor);
   for (const proto::SavedFile& file : manifest.files()) {
-    RETURN_IF_ERROR(ReadModelFile(plan, directory + "/" + file.name(), file, state));
+    RETURN_IF_ERROR(VisitModelFile(blocks, directory + "/" + file.name(), file));
   }
   return manifest;
+}
+
+StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
+                                    ShardState* state) {
+  ModelVisitor visitor;
+  visitor.row = [state](std::uint32_t table, const RowView& row) { state->RestoreRow(table, row); };
+  visitor.filter = [state](std::uint32_t table, std::uint32_t bucket, const std::string& bytes) {
+    return state->RestoreFilter(table, bucket, bytes);
+  };
+  visitor.dense = [state](std::uint32_t block, std::span<const float> floats) {
+    return state->RestoreDenseBlock(block, floats);
+  };
+  return VisitModel(plan, directory, visitor);
 }
 
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory) {

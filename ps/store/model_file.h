@@ -1,12 +1,14 @@
-// Model files: the one way in which rows and dense parameters go to disk and come back.  Knows no
-// optimizer: values and state are floats.
+// Model files: the one way in which a model's rows and dense parameters go to disk and come back.
+// Knows no optimizer: a row is its record.
 //
 // A file is a run of blocks: u32 kind, u32 payload bytes, u64 XXH3_64(payload), payload.
-//   kind 1, head:   "PLXMODEL", u32 format = 1, u32 shard, u64 version.
-//   kind 2, rows:   u32 name bytes, name, (pad to 8), u32 floats a row, u32 rows; per row u64 key,
-//   u64 last_step, u64 count, f32[floats]. kind 3, dense:  u32 name bytes, name, (pad to 8), u32
-//   first element, u32 count, u32 floats; f32[floats] (values, then state). kind 4, end:    u64
-//   blocks before it.
+//   kind 1, head:   "PLXMODEL", u32 format = 2, u32 shard, u64 version.
+//   kind 2, rows:   u32 name bytes, name, (pad to 8), u32 layout code, u32 record bytes, u32 rows;
+//                   per row u64 key, u64 last_step, u64 count, the record.
+//   kind 3, dense:  u32 name bytes, name, (pad to 8), u32 first element, u32 count, u32 floats;
+//                   f32[floats] (values, then state).
+//   kind 4, end:    u64 blocks before it.
+//   kind 5, filter: u32 name bytes, name, (pad to 8), u32 bucket, u32 bytes, the bytes.
 // A file is written under another name, synced and renamed.  It is refused if its end block is
 // missing, or if it is another file than the manifest names (size, and XXH3_64 chained over heads
 // and payloads).
@@ -14,6 +16,9 @@
 // Thread safety: pure functions on files.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 
 #include "common/status.h"
@@ -23,15 +28,39 @@
 
 namespace plexus {
 
-// Writes the shard's part into `directory` (made if absent).
+// Hands out every record of a table that lies on disk, stale ones too; see ColdStore::Scan.
+using ColdScan = std::function<Status(std::uint32_t table,
+                                      const std::function<void(Key, const std::byte*)>& visit)>;
+
+// Writes the shard's part into `directory` (made if absent); *digest is its part of model_digest,
+// rows on disk included.  `scan` may be null if no row is on disk.
 StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState& state,
                                           std::uint32_t shard, std::uint64_t version,
-                                          const std::string& directory);
+                                          const std::string& directory, const ColdScan& scan,
+                                          Digest128* digest);
 
-// Puts the rows and blocks of every file of the manifest into `state`, which is of no use after an
-// error.
+// The shard's part of model_digest, rows on disk included.
+StatusOr<Digest128> DigestOf(const ShardState& state, const ColdScan& scan);
+
+// Who is shown what a saved model holds, in the order of its files; what is not set is verified and
+// passed over.  An error ends the visit and is annotated with file and offset.
+struct ModelVisitor {
+  // The record is there until the call returns.
+  std::function<void(std::uint32_t table, const RowView& row)> row;
+  std::function<Status(std::uint32_t table, std::uint32_t bucket, const std::string& bytes)> filter;
+  // `block` is an index into plan.dense.blocks(); values, then state.
+  std::function<Status(std::uint32_t block, std::span<const float> floats)> dense;
+};
+
+// Shows every file of the manifest, one block (about 1 MiB) in memory at a time.  After an
+// error, what was shown is of no use.
 // kNotFound: no model there.  kDataLoss: a file is damaged; the message names file and offset.
 // kFailedPrecondition: a model of another job.
+StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
+                                     const ModelVisitor& visitor);
+
+// Puts the rows and blocks of every file of the manifest into `state`, which is of no use after an
+// error.  Errors as VisitModel.
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state);
 

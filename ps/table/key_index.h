@@ -8,9 +8,14 @@
 // around.  Erase moves displaced keys back: there are no tombstones.
 //
 // Growing from G to about 5/4 G groups goes from the back to the front within the same memory
-// (mremap at the end): groups before `frontier` are in the old layout, those behind it in the new
+// (mremap at the end): keys up to a hash are still in the old layout, those beyond it in the new
 // one, and each insert carries a few groups over.  No call waits for more than that.  Shrinking is
 // the same from the front to the back, and gives the memory at the end back to the kernel.
+//
+// Invariants, at any time and in either layout (they make lookups right however the layouts meet):
+//  - slots of a group are occupied from its first one on, without gaps;
+//  - every group from a key's home up to the one before that where it lies is full;
+//  - the last group of the array is not full.
 //
 // A slot is empty by its place, never by its key: every 64-bit key is valid.
 //
@@ -20,7 +25,11 @@
 // Thread safety: none.
 #pragma once
 
+#include <bit>
 #include <cstdint>
+#include <vector>
+
+#include <immintrin.h>
 
 #include "common/hash.h"
 #include "ps/table/mapped_memory.h"
@@ -43,36 +52,189 @@ class KeyIndex {
   using Home = std::uint64_t;  // Mix64(key).
 
   KeyIndex();
+  KeyIndex(const KeyIndex&) = delete;
+  KeyIndex& operator=(const KeyIndex&) = delete;
 
-  Home Prefetch(Key key) const;
+  Home Prefetch(Key key) const {
+    const Home home = Mix64(key);
+    __builtin_prefetch(slots_ + HomeGroup(home) * kGroupSlots);
+    return home;
+  }
+
   // nullptr if the key has no slot.
-  const Slot* Find(Key key, Home home) const;
-  Slot* Find(Key key, Home home);
+  const Slot* Find(Key key, Home home) const {
+    for (const Slot* group = slots_ + HomeGroup(home) * kGroupSlots;; group += kGroupSlots) {
+      if (const std::uint32_t matches = Matches(group, key); matches != 0) {
+        const Slot* slot = FirstOf(group, matches);
+        return slot->place != 0 ? slot : nullptr;
+      }
+      if (!IsFull(group)) {
+        return nullptr;
+      }
+    }
+  }
+  Slot* Find(Key key, Home home) {
+    return const_cast<Slot*>(static_cast<const KeyIndex*>(this)->Find(key, home));
+  }
+
   // The key's slot; a new one has place 0 and last_step 0, and the caller sets its place before any
   // other call.  *inserted says which.
-  Slot* FindOrInsert(Key key, Home home, bool* inserted);
+  Slot* FindOrInsert(Key key, Home home, bool* inserted) {
+    Slot* group = slots_ + HomeGroup(home) * kGroupSlots;
+    for (;; group += kGroupSlots) {
+      if (const std::uint32_t matches = Matches(group, key); matches != 0) {
+        Slot* slot = FirstOf(group, matches);
+        if (slot->place != 0) {
+          *inserted = false;
+          return slot;
+        }
+        break;
+      }
+      if (!IsFull(group)) {
+        break;
+      }
+    }
+    *inserted = true;
+    if (row_count_ >= inserted_fast_below_ || group == last_group_) {
+      return InsertCarrying(key, home);
+    }
+    ++row_count_;
+    Slot* slot = group + Occupied(group);
+    *slot = {key, 0, 0};
+    return slot;
+  }
+
   void Erase(Slot* slot);
 
-  // Calls visit(Slot&) for each slot of hashes in [first, last], ascending by group; visit may
-  // change last_step and place (not to 0), and insert or erase nothing.
+  // Calls visit(Slot&) for each slot of hashes in [first, last], ascending by group (while a
+  // migration is under way, by group within either layout); visit may change last_step and place
+  // (not to 0), and insert or erase nothing.
   template <typename Visit>
-  void ForEachBetween(std::uint64_t first_hash, std::uint64_t last_hash, const Visit& visit);
+  void ForEachBetween(std::uint64_t first_hash, std::uint64_t last_hash, const Visit& visit) {
+    if (first_hash <= low_last_) {
+      ForEachOfLayout(first_hash, last_hash < low_last_ ? last_hash : low_last_, visit);
+    }
+    if (last_hash > low_last_) {
+      ForEachOfLayout(first_hash > low_last_ ? first_hash : low_last_ + 1, last_hash, visit);
+    }
+  }
   template <typename Visit>
-  void ForEach(const Visit& visit) const;
+  void ForEach(const Visit& visit) const {
+    for (const Slot* group = slots_; group <= last_group_; group += kGroupSlots) {
+      for (std::uint32_t i = 0; i < kGroupSlots && group[i].place != 0; ++i) {
+        visit(group[i]);
+      }
+    }
+  }
 
   // Does a little of what growing or shrinking has left to do; call it now and then when nothing is
   // inserted.
   void Maintain();
+  bool migrating() const { return migration_ != Migration::kNone; }
 
-  std::uint64_t row_count() const;
-  std::uint64_t slot_count() const;
-  std::uint64_t memory_bytes() const;  // As committed.
+  std::uint64_t row_count() const { return row_count_; }
+  std::uint64_t slot_count() const { return memory_.bytes() / sizeof(Slot); }
+  std::uint64_t memory_bytes() const {  // As committed.
+    return memory_.bytes() + scratch_.capacity() * sizeof(Slot);
+  }
   // Groups that a lookup of each present key reads: sum over keys, and the largest.
   struct ProbeLengths {
     std::uint64_t sum = 0;
     std::uint32_t max = 0;
   };
   ProbeLengths MeasureProbes() const;
+
+ private:
+  static constexpr std::uint32_t kGroupSlots = 4;
+  enum class Migration { kNone, kGrowing, kShrinking };
+
+  static std::uint64_t Scale(std::uint64_t hash, std::uint64_t groups) {
+    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(hash) * groups) >> 64);
+  }
+  std::uint64_t HomeGroup(std::uint64_t hash) const {
+    return Scale(hash, hash > low_last_ ? high_groups_ : low_groups_);
+  }
+
+  // Bit 2 i: slot i of the group holds the key, or is empty and held it or never held any.  The
+  // lowest bit decides: occupied slots come first, and at most one of them has the key.
+  static std::uint32_t Matches(const Slot* group, Key key) {
+    const __m256i wanted = _mm256_set1_epi64x(static_cast<long long>(key));
+    const auto* pairs = reinterpret_cast<const __m256i*>(group);
+    const auto equal = [wanted](__m256i pair) {
+      const __m256i same = _mm256_cmpeq_epi64(wanted, pair);
+      return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(same))) & 5u;
+    };
+    return equal(_mm256_load_si256(pairs)) | equal(_mm256_load_si256(pairs + 1)) << 4;
+  }
+  template <typename S>
+  static S* FirstOf(S* group, std::uint32_t matches) {
+    return group + std::countr_zero(matches) / 2;
+  }
+  static bool IsFull(const Slot* group) { return group[kGroupSlots - 1].place != 0; }
+  static std::uint32_t Occupied(const Slot* group) {
+    return (group[0].place != 0) + (group[1].place != 0) + (group[2].place != 0) +
+           (group[3].place != 0);
+  }
+  Slot* GroupAt(std::uint64_t group) const { return slots_ + group * kGroupSlots; }
+  // The first group from `group` on that is not full.
+  std::uint64_t RoomFrom(std::uint64_t group) const;
+
+  // All hashes are in the same layout.
+  template <typename Visit>
+  void ForEachOfLayout(std::uint64_t first_hash, std::uint64_t last_hash, const Visit& visit) {
+    const std::uint64_t last = HomeGroup(last_hash);
+    for (std::uint64_t g = HomeGroup(first_hash);; ++g) {
+      Slot* group = GroupAt(g);
+      for (std::uint32_t i = 0; i < kGroupSlots && group[i].place != 0; ++i) {
+        const std::uint64_t hash = Mix64(group[i].key);
+        if (hash >= first_hash && hash <= last_hash) {
+          visit(group[i]);
+        }
+      }
+      if (g >= last && !IsFull(group)) {
+        return;
+      }
+    }
+  }
+
+  // Where a new key goes; the array is made longer if it would fill the last group.
+  Slot* NewSlot(std::uint64_t hash);
+  Slot* InsertCarrying(Key key, Home home);
+  // A key that lies behind `group` and passed over it; nullptr: there is none.
+  Slot* FindDisplaced(std::uint64_t group);
+
+  void StartGrowing();
+  void StartShrinking();
+  // Carries about `groups` groups over.
+  void Carry(std::uint64_t groups);
+  void CarryToBack(std::uint64_t groups);
+  void CarryToFront(std::uint64_t groups);
+  // Takes all keys out of groups [begin, end) into scratch_, and puts them where they belong.
+  void TakeOut(std::uint64_t begin, std::uint64_t end);
+  void PutBack();
+  void PrefetchGroups(std::uint64_t begin, std::uint64_t end) const;
+  void Remap(std::uint64_t bytes);
+  // One layout of `groups` groups for all keys.
+  void Settle(std::uint64_t groups);
+
+  MappedMemory memory_;
+  Slot* slots_ = nullptr;       // [groups x kGroupSlots].
+  Slot* last_group_ = nullptr;  // Of the array.
+  // Keys with hashes up to low_last_ are in a layout of low_groups_ groups, others in one of
+  // high_groups_; low_groups_ <= high_groups_, equal when no migration is under way.
+  std::uint64_t low_last_ = 0;
+  std::uint64_t low_groups_ = 0;
+  std::uint64_t high_groups_ = 0;
+  std::uint64_t row_count_ = 0;
+  std::uint64_t inserted_fast_below_ = 0;  // Rows; 0 while a migration is under way.
+
+  Migration migration_ = Migration::kNone;
+  // Growing: homes of keys in the old layout are below it.  Shrinking: not below it.
+  std::uint64_t frontier_ = 0;
+  std::uint64_t row_count_max_ = 0;  // Grow beyond.
+  std::uint64_t shrink_below_ = 0;   // Rows.
+  std::uint64_t shrunk_bytes_ = 0;   // What it shrinks to then.
+  std::vector<Slot> scratch_;
 };
 
 }  // namespace plexus

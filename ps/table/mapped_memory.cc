@@ -1,41 +1,60 @@
 #include "ps/table/mapped_memory.h"
 
+#include <array>
 #include <cstdint>
 #include <utility>
 
+#include <fcntl.h>
 #include <glog/logging.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 namespace plexus {
 namespace {
 
-std::byte* Map(std::size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+constexpr char kSettingFile[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+// Address space, at a multiple of `alignment`; PROT_NONE commits nothing and counts nowhere.
+std::byte* Map(std::size_t bytes, std::size_t alignment, int protection) {
+  // Map one alignment more than needed and give the two ends back.
+  const std::size_t slack = alignment > kPageBytes ? alignment : 0;
+  void* memory =
+      mmap(nullptr, bytes + slack, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   PCHECK(memory != MAP_FAILED) << "mmap of " << bytes << " bytes";
-  return static_cast<std::byte*>(memory);
+  auto* mapped = static_cast<std::byte*>(memory);
+  const std::size_t head = -reinterpret_cast<std::uintptr_t>(mapped) % alignment;
+  if (head > 0) {
+    munmap(mapped, head);
+  }
+  if (head < slack) {
+    munmap(mapped + head + bytes, slack - head);
+  }
+  return mapped + head;
+}
+
+std::size_t AlignmentOf(std::size_t bytes) {
+  return bytes < kHugeBytesMin ? kPageBytes : kHugePageBytes;
+}
+
+// A wish: small pages do as well, only slower.
+void AskForHugePages(std::byte* data, std::size_t bytes) {
+  if (bytes >= kHugeBytesMin) {
+    madvise(data, bytes, MADV_HUGEPAGE);
+  }
 }
 
 }  // namespace
 
-MappedMemory::MappedMemory(std::size_t bytes) : bytes_(bytes) {
+std::size_t MappedMemory::RoundUp(std::size_t bytes) {
+  const std::size_t unit = AlignmentOf(bytes);
+  return (bytes + unit - 1) / unit * unit;
+}
+
+MappedMemory::MappedMemory(std::size_t bytes) : bytes_(RoundUp(bytes)) {
   CHECK_GT(bytes, 0u);
-  if (bytes < kHugePageBytes) {
-    data_ = Map(bytes);
-    return;
-  }
-  // A huge page must be aligned: map one more than needed and give the two ends back.
-  bytes_ = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  std::byte* mapped = Map(bytes_ + kHugePageBytes);
-  const std::size_t head = -reinterpret_cast<std::uintptr_t>(mapped) % kHugePageBytes;
-  data_ = mapped + head;
-  if (head > 0) {
-    munmap(mapped, head);
-  }
-  if (head < kHugePageBytes) {
-    munmap(data_ + bytes_, kHugePageBytes - head);
-  }
-  madvise(data_, bytes_, MADV_HUGEPAGE);  // A wish: small pages do as well, only slower.
+  data_ = Map(bytes_, AlignmentOf(bytes_), PROT_READ | PROT_WRITE);
+  AskForHugePages(data_, bytes_);
 }
 
 MappedMemory::~MappedMemory() {
@@ -51,6 +70,68 @@ MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   return *this;
+}
+
+void MappedMemory::Resize(std::size_t bytes) {
+  CHECK_GT(bytes, 0u);
+  if (data_ == nullptr) {
+    *this = MappedMemory(bytes);
+    return;
+  }
+  const std::size_t rounded = RoundUp(bytes);
+  if (rounded <= bytes_) {
+    if (rounded < bytes_) {
+      PCHECK(munmap(data_ + rounded, bytes_ - rounded) == 0);
+    }
+    bytes_ = rounded;
+    return;
+  }
+  const std::size_t alignment = AlignmentOf(rounded);
+  void* grown = MAP_FAILED;
+  if (reinterpret_cast<std::uintptr_t>(data_) % alignment == 0) {
+    grown = mremap(data_, bytes_, rounded, 0);  // Succeeds if the addresses behind are free.
+  }
+  if (grown == MAP_FAILED) {
+    // To an aligned place: the page tables move, whole huge pages with one entry each.
+    std::byte* to = Map(rounded, alignment, PROT_NONE);
+    grown = mremap(data_, bytes_, rounded, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    PCHECK(grown != MAP_FAILED) << "mremap to " << rounded << " bytes";
+  }
+  data_ = static_cast<std::byte*>(grown);
+  bytes_ = rounded;
+  AskForHugePages(data_, bytes_);
+}
+
+void MappedMemory::GiveBack(std::size_t offset, std::size_t bytes) {
+  CHECK(offset % kPageBytes == 0 && bytes % kPageBytes == 0 && offset + bytes <= bytes_);
+  if (bytes > 0) {
+    PCHECK(madvise(data_ + offset, bytes, MADV_DONTNEED) == 0);
+  }
+}
+
+bool HugePagesAllowedBy(std::string_view setting) {
+  return setting.find("[always]") != std::string_view::npos ||
+         setting.find("[madvise]") != std::string_view::npos;
+}
+
+bool HugePagesAvailable(std::string* why) {
+  const int file = open(kSettingFile, O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    *why = std::string("the kernel has no ") + kSettingFile;
+    return false;
+  }
+  std::array<char, 128> text;
+  const ssize_t size = read(file, text.data(), text.size());
+  close(file);
+  if (size < 0 || !HugePagesAllowedBy({text.data(), static_cast<std::size_t>(size)})) {
+    *why = std::string(kSettingFile) + " is neither \"madvise\" nor \"always\"";
+    return false;
+  }
+  if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) {
+    *why = "they are switched off for this process (PR_SET_THP_DISABLE)";
+    return false;
+  }
+  return true;
 }
 
 }  // namespace plexus

@@ -19,25 +19,28 @@ void PartMerger::Merge(std::span<const GradientPart> parts) {
   keys_.clear();
   counts_.clear();
   gradients_.clear();
+  active_.clear();
   sums_of_.clear();
   sums_.clear();
 
   constexpr std::size_t kAhead = 12;
   for (const GradientPart& part : parts) {
     DCHECK_EQ(part.keys.size(), part.counts.size());
+    const std::uint32_t part_dim = part.dim == 0 ? dim_ : part.dim;
     for (std::size_t i = 0; i < part.keys.size(); ++i) {
       if (i + kAhead < part.keys.size()) {
         __builtin_prefetch(&slots_[Mix64(part.keys[i + kAhead]) >> shift_]);
       }
       const std::uint32_t index = IndexOf(part.keys[i], Mix64(part.keys[i]));
-      const float* gradients = part.gradients + i * dim_;
+      const float* gradients = part.gradients + i * part_dim;
       if (index == gradients_.size()) {
         counts_.push_back(part.counts[i]);
         gradients_.push_back(gradients);
+        active_.push_back(part_dim);
         sums_of_.push_back(kNoSum);
       } else {
         counts_[index] += part.counts[i];
-        AddTo(index, gradients);
+        AddTo(index, gradients, part_dim);
       }
     }
   }
@@ -60,13 +63,15 @@ std::uint32_t PartMerger::IndexOf(Key key, std::uint64_t hash) {
   }
 }
 
-void PartMerger::AddTo(std::uint32_t index, const float* gradients) {
+void PartMerger::AddTo(std::uint32_t index, const float* gradients, std::uint32_t part_dim) {
   if (sums_of_[index] == kNoSum) {
     sums_of_[index] = sums_.size();
-    sums_.insert(sums_.end(), gradients_[index], gradients_[index] + dim_);
+    sums_.insert(sums_.end(), gradients_[index], gradients_[index] + active_[index]);
+    sums_.resize(sums_of_[index] + dim_, 0.0f);
   }
+  active_[index] = std::max(active_[index], part_dim);
   float* sum = sums_.data() + sums_of_[index];
-  for (std::uint32_t e = 0; e < dim_; ++e) {
+  for (std::uint32_t e = 0; e < part_dim; ++e) {
     sum[e] += gradients[e];
   }
 }

@@ -23,24 +23,28 @@ class PartMerger {
   void Merge(std::span<const GradientPart> parts);
 
   std::span<const Key> keys() const { return keys_; }
-  std::span<const std::uint64_t> counts() const { return counts_; }
+  // Occurrences in all parts.
+  std::uint64_t count(std::size_t i) const { return counts_[i]; }
   // The summed gradients of keys()[i].
   const float* gradients(std::size_t i) const {
     return sums_of_[i] == kNoSum ? gradients_[i] : sums_.data() + sums_of_[i];
   }
+  // How many of them there are: the most that any part has.
+  std::uint32_t active(std::size_t i) const { return active_[i]; }
 
  private:
   static constexpr std::uint64_t kNoSum = ~std::uint64_t{0};
 
   // The index of `key` in keys_, appended if new.
   std::uint32_t IndexOf(Key key, std::uint64_t hash);
-  void AddTo(std::uint32_t index, const float* gradients);
+  void AddTo(std::uint32_t index, const float* gradients, std::uint32_t part_dim);
 
   const std::uint32_t dim_;
   std::vector<Key> keys_;
   std::vector<std::uint64_t> counts_;
   std::vector<const float*> gradients_;  // Of the first part that has the key.
-  std::vector<std::uint64_t> sums_of_;   // Offset in sums_, or kNoSum.
+  std::vector<std::uint32_t> active_;
+  std::vector<std::uint64_t> sums_of_;  // Offset in sums_, or kNoSum.
   std::vector<float> sums_;
   std::vector<std::uint64_t> slots_;  // Open addressing: hash's high half, index + 1; 0 = empty.
   std::uint32_t shift_ = 0;

@@ -1,10 +1,13 @@
-// Table: one shard's part of one table: keys -> rows of `dim` values followed by the optimizer's
-// state, and a header.
+// Table: one shard's part of one table: keys -> rows of values and optimizer state, as its layout
+// writes them.
 //
-// Deterministic: what it holds after a sequence of ApplyStep calls is a pure function of (seed,
-// spec, the calls), independent of how keys are spread over shards.  A pull changes nothing; a key
-// without a row pulls its initial value, which is a pure function of (seed, table name, key,
-// element).  Memory: see docs/store.md.
+// Deterministic: what it holds after a sequence of ApplyStep and EndVersion calls is a pure
+// function of (seed, spec, the calls), independent of how keys are spread over shards: whatever
+// decides which rows exist looks at one bucket only.  A pull changes nothing; a key without a row
+// pulls its initial value, which is a pure function of (seed, table name, key, element).
+//
+// Rows of a HASHED table may lie on disk: the table keeps their slots, the runtime their records
+// (ps/cold_rows.h).  Where a row lies changes no bit.  Memory: see docs/store.md.
 //
 // Thread safety: none; owned by its shard's thread.
 #pragma once
@@ -13,9 +16,14 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "common/hash.h"
+#include "common/status.h"
 #include "proto/table_spec.h"
+#include "ps/cold_rows.h"
+#include "ps/table/row_layout.h"
 
 namespace plexus {
 
@@ -24,55 +32,142 @@ struct GradientPart {
   std::span<const Key> keys;              // Unique within a part.
   std::span<const std::uint32_t> counts;  // Occurrences of each key in the minibatch.
   const float* gradients = nullptr;       // [keys x dim]; need not be aligned.
+  std::uint32_t dim = 0;                  // Of these gradients: the first `dim` values; 0 = all.
 };
 
-// A row as it is stored and restored; knows no optimizer.
+// A row as it is stored and restored.
 struct RowView {
   Key key = 0;
-  std::uint64_t last_step = 0;    // The last version that updated it.
-  std::uint64_t count = 0;        // Occurrences so far.
-  std::span<const float> floats;  // values, then state.
+  std::uint64_t last_step = 0;  // The last version that updated it.
+  std::uint64_t count = 0;      // Occurrences so far, as 32 bits (order COUNT: of an f32).
+  std::span<const std::byte> record;
+
+  // Values, then state.  REQUIRES: the layout is plain().
+  std::span<const float> floats() const {
+    return {reinterpret_cast<const float*>(record.data()), record.size() / sizeof(float)};
+  }
+};
+
+// Since the table was made.  admitted + restored - evicted() = rows = rows in memory + rows on
+// disk.
+struct TableCounters {
+  std::uint64_t admitted = 0;           // Rows made.
+  std::uint64_t restored = 0;           // Rows put back from a saved model.
+  std::uint64_t evicted_unseen = 0;     // Rows that went for eviction.unseen_versions,
+  std::uint64_t evicted_limit = 0;      // for max_rows or max_bytes,
+  std::uint64_t evicted_memory = 0;     // for cluster.memory_limit.
+  std::uint64_t refused_admission = 0;  // Gradients of keys that the admission filter held back,
+  std::uint64_t refused_memory = 0;     // that memory_limit left without a row.
+  std::uint64_t late_pushes = 0;  // Rows made for a key evicted since the push's rows were pulled.
+  std::uint64_t spilled = 0;      // Rows that went to disk,
+  std::uint64_t thawed = 0;       // that came back.
+  std::uint64_t promoted = 0;     // HYBRID: keys that got a row of their own,
+  std::uint64_t demoted = 0;      // that lost it.
+
+  std::uint64_t evicted() const { return evicted_unseen + evicted_limit + evicted_memory; }
+};
+
+// What a table takes now.
+struct TableMemory {
+  std::uint64_t index_bytes = 0;
+  std::uint64_t row_bytes = 0;     // Of records, as committed.
+  std::uint64_t header_bytes = 0;  // Counts, steps, marks, free lists.
+  std::uint64_t filter_bytes = 0;  // Admission filter, sketches.
+  std::uint64_t free_bytes = 0;    // Of row_bytes: committed records without a row.
+
+  std::uint64_t total() const { return index_bytes + row_bytes + header_bytes + filter_bytes; }
+};
+
+// How full and how deep the index is; 0 where there is none.
+struct IndexShape {
+  double load_factor = 0;
+  double probe_mean = 0;  // Cache lines read to find a key.
+  std::uint32_t probe_max = 0;
 };
 
 class Table {
  public:
-  // `buckets` is the job's V.  It decides only where rows of an ARRAY table lie in memory.
-  Table(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets = 1024);
-  ~Table();
-  Table(const Table&) = delete;
-  Table& operator=(const Table&) = delete;
+  virtual ~Table() = default;
 
-  const TableSpec& spec() const;
+  virtual const TableSpec& spec() const = 0;
+  virtual const RowLayout& layout() const = 0;
 
-  // values + i * dim receives the values of keys[i].  REQUIRES, here and below: keys of an ARRAY
-  // table are less than spec().rows.
-  void Pull(std::span<const Key> keys, float* values) const;
+  // The first `dim` values of keys[i] as a wire row at out + i * WireRowBytes(precision, dim).
+  // REQUIRES, here and below: keys of an ARRAY table are less than spec().rows; none is on disk.
+  virtual void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
+                    std::uint8_t* out) const = 0;
+  // All values, as floats: values + i * dim.
+  void Pull(std::span<const Key> keys, float* values) const {
+    Pull(keys, spec().dim, Precision::kF32, reinterpret_cast<std::uint8_t*>(values));
+  }
 
-  // Step `version`: for each key of any part, the gradients are summed in the order of `parts`,
-  // multiplied by `scale` (1 / samples, or 1 for tables that sum), clipped, and the row, made if it
-  // was absent, is updated once.
-  void ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
-                 float rate_factor);
+  // Step `version` < 2^32 - 1: for each key of any part, the gradients are summed in the order of
+  // `parts`, multiplied by `scale` (1 / samples, or 1 for tables that sum), clipped, and the row,
+  // made if it was absent and is admitted, is updated once.  Then buckets beyond their limit evict.
+  virtual void ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
+                         float rate_factor) = 0;
+  // After ApplyStep of each version, also of one without keys: slices of what runs beside training
+  // (rows unseen for long, windows of filters, memory given back).
+  virtual void EndVersion(std::uint64_t version) = 0;
 
-  // Every row, in an unspecified order.
-  void ForEachRow(const std::function<void(const RowView&)>& visit) const;
+  // Every row in memory, in an unspecified order.
+  virtual void ForEachRow(const std::function<void(const RowView&)>& visit) const = 0;
+  // Puts a row as ForEachRow gave it, replacing one of the same key.  REQUIRES: the record is of
+  // this layout.
+  virtual void Restore(const RowView& row) = 0;
+  // What else decides which rows exist (filters, sketches), bucket by bucket, as opaque bytes.
+  virtual void ForEachFilter(
+      const std::function<void(std::uint32_t bucket, const std::string& bytes)>&) const {}
+  virtual Status RestoreFilter(std::uint32_t bucket, const std::string& bytes);
 
-  // Puts a row as ForEachRow gave it, replacing one of the same key.  REQUIRES: floats has
-  // row_floats() elements.
-  void Restore(const RowView& row);
+  // Sum modulo 2^128 over the rows in memory of XXH3_128(name, a zero byte, key, last_step,
+  // record), integers as little-endian u64, and of filters.  Rows on disk add RowDigest of what
+  // ViewCold gives.
+  virtual Digest128 Digest() const = 0;
 
-  // Sum modulo 2^128 over the rows of XXH3_128(name, a zero byte, key, last_step, floats), integers
-  // as little-endian u64.
-  Digest128 Digest() const;
+  virtual std::uint64_t row_count() const = 0;  // In memory and on disk.
+  virtual std::uint64_t cold_count() const { return 0; }
+  virtual TableMemory memory() const = 0;
+  std::uint64_t memory_bytes() const { return memory().total(); }
+  virtual IndexShape index_shape() const { return {}; }
+  const TableCounters& counters() const { return counters_; }
 
-  std::uint64_t row_count() const;
-  std::uint32_t row_floats() const;    // dim + state.
-  std::uint64_t memory_bytes() const;  // Index, slabs and headers, as allocated.
+  // Rows on disk.  REQUIRES: spec().spills.
+  // Bytes of a row on disk.
+  virtual std::uint32_t cold_record_bytes() const { return 0; }
+  // Appends those of `keys` whose rows are on disk; returns how many have no row.
+  virtual std::uint64_t FindCold(std::span<const Key>, std::vector<Key>*) const { return 0; }
+  virtual bool IsCold(Key) const { return false; }
+  // Moves rows that were not read or written for a while out of memory into `batch` (replaced)
+  // until it has `bytes`, or none is left.
+  virtual void Spill(std::uint64_t, ColdBatch*) {}
+  // Takes rows back; those that are not on disk any more (evicted, or back already) are passed
+  // over.
+  virtual void Thaw(const ColdBatch&) {}
+  // Keys whose rows were evicted while they were on disk.
+  virtual std::vector<Key> TakeForgotten() { return {}; }
+  // A row of the scan of the cold store, as ForEachRow would give it; false: stale.
+  virtual bool ViewCold(Key, const std::byte*, RowView*) const { return false; }
 
-  class Impl;
+  // A slice of moving rows together, so that memory without rows can go back to the kernel; begins
+  // when much of it is free, `eager`: some.  True: there is more to do.
+  virtual bool Compact(bool) { return false; }
 
- private:
-  std::unique_ptr<Impl> impl_;
+  // What gives when the memory limit cannot be kept otherwise.
+  virtual void set_refuse_new_rows(bool) {}
+  // Evicts the rows longest without an update until about `bytes` are free, some buckets further
+  // each time; the bytes.
+  virtual std::uint64_t EvictOldest(std::uint64_t) { return 0; }
+
+ protected:
+  TableCounters counters_;
 };
+
+// A row's part of Digest().
+Digest128 RowDigest(const std::string& table, const RowView& row);
+
+// `buckets` is the job's V.
+std::unique_ptr<Table> MakeTable(const TableSpec& spec, std::uint64_t seed,
+                                 std::uint32_t buckets = 1024);
 
 }  // namespace plexus

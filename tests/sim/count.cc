@@ -89,7 +89,11 @@ JobPlan PlanOf(const CountShape& shape) {
   table.name = "t";
   table.dim = shape.dim;
   plan.tables = {table};
-  plan.groups = {KeyGroup{.fields = {0}, .tables = {0}, .dims = {shape.dim}}};
+  KeyGroup group;
+  group.fields = {0};
+  group.tables = {0};
+  group.dims = {shape.dim};
+  plan.groups = {group};
   plan.fields = {FieldTables{.embedding = 0}};
   if (shape.dense > 0) {
     plan.dense = DenseLayout({DenseParameterSpec{.name = "dense", .shape = {shape.dense}}});

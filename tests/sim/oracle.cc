@@ -55,8 +55,8 @@ std::string NameOf(const JobPlan& plan, const std::pair<std::uint32_t, Key>& row
 
 std::string CompareRow(const RowImage& expected, const RowView& row, std::uint32_t ranks) {
   for (std::uint32_t rank = 0; rank < ranks; ++rank) {
-    if (row.floats[rank] != static_cast<float>(expected.values[rank])) {
-      return " holds " + std::to_string(row.floats[rank]) + " of rank " + std::to_string(rank) +
+    if (row.floats()[rank] != static_cast<float>(expected.values[rank])) {
+      return " holds " + std::to_string(row.floats()[rank]) + " of rank " + std::to_string(rank) +
              ", not " + std::to_string(expected.values[rank]);
     }
   }

@@ -103,7 +103,8 @@ TEST(ShardTest, PartsAreAppliedInRankOrderWhateverTheOrderOfArrival) {
     EXPECT_EQ(driver.shard().state().table(t).row_count(), oracle.row_count(t));
     driver.shard().state().table(t).ForEachRow([&](const RowView& row) {
       const std::vector<float> values = oracle.Values(t, row.key);
-      EXPECT_EQ(std::vector<float>(row.floats.begin(), row.floats.begin() + values.size()), values);
+      EXPECT_EQ(std::vector<float>(row.floats().begin(), row.floats().begin() + values.size()),
+                values);
     });
   }
   std::vector<float> values(dense);

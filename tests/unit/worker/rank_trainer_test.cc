@@ -223,7 +223,7 @@ void ExpectSameModel(const JobPlan& plan, const Shard& shard, const StepOracle& 
     EXPECT_EQ(shard.state().table(t).row_count(), oracle.row_count(t));
     shard.state().table(t).ForEachRow([&](const RowView& row) {
       const std::vector<float> values = oracle.Values(t, row.key);
-      EXPECT_TRUE(std::equal(values.begin(), values.end(), row.floats.begin()))
+      EXPECT_TRUE(std::equal(values.begin(), values.end(), row.floats().begin()))
           << "table " << t << " key " << row.key;
     });
   }

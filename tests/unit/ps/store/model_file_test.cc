@@ -37,7 +37,9 @@ class ModelFileTest : public testing::Test {
         Train(&draws, s, step, &state);
       }
       digest_ += state.Digest();
-      StatusOr<proto::SavedFile> saved = WriteModelFile(*plan_, state, s, 3, directory_);
+      Digest128 digest;
+      StatusOr<proto::SavedFile> saved =
+          WriteModelFile(*plan_, state, s, 3, directory_, nullptr, &digest);
       ASSERT_TRUE(saved.ok()) << saved.status().ToString();
       *manifest.add_files() = *saved;
     }
@@ -108,7 +110,9 @@ TEST_F(ModelFileTest, ReadsIntoAnyNumberOfShards) {
 TEST_F(ModelFileTest, AnUntrainedModelHasOnlyDenseBlocks) {
   ShardState state(plan_, 0, 1);
   const std::string directory = directory_ + "/empty";
-  const StatusOr<proto::SavedFile> saved = WriteModelFile(*plan_, state, 0, 0, directory);
+  Digest128 digest;
+  const StatusOr<proto::SavedFile> saved =
+      WriteModelFile(*plan_, state, 0, 0, directory, nullptr, &digest);
   ASSERT_TRUE(saved.ok());
   proto::Manifest manifest;
   manifest.set_model("deepfm");
@@ -179,7 +183,8 @@ TEST_F(ModelFileTest, MissingRepeatedAndForeignBlocksAreRefused) {
 
 TEST_F(ModelFileTest, AFileOfAnotherSaveIsRefused) {
   ShardState other(plan_, 1, 2);
-  ASSERT_TRUE(WriteModelFile(*plan_, other, 1, 9, directory_).ok());
+  Digest128 digest;
+  ASSERT_TRUE(WriteModelFile(*plan_, other, 1, 9, directory_, nullptr, &digest).ok());
   const Status status = Read();
   EXPECT_EQ(status.code(), StatusCode::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr("not the file that the manifest names"));
@@ -223,9 +228,11 @@ TEST_F(ModelFileTest, ModelsOfOtherJobsAreRefused) {
 TEST_F(ModelFileTest, AnUnwritablePlaceIsAnError) {
   std::ofstream(directory_ + "/file") << "x";
   ShardState state(plan_, 0, 1);
-  EXPECT_FALSE(WriteModelFile(*plan_, state, 0, 0, directory_ + "/file/below").ok());
+  Digest128 digest;
+  EXPECT_FALSE(
+      WriteModelFile(*plan_, state, 0, 0, directory_ + "/file/below", nullptr, &digest).ok());
   std::filesystem::create_directory(directory_ + "/shard-00007.model.tmp");
-  EXPECT_FALSE(WriteModelFile(*plan_, state, 7, 0, directory_).ok());
+  EXPECT_FALSE(WriteModelFile(*plan_, state, 7, 0, directory_, nullptr, &digest).ok());
 }
 
 }  // namespace

@@ -1,0 +1,80 @@
+#include "launch/cold_tier.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace plexus {
+namespace {
+
+// Of the memory limit: blocks and write buffers.  The rest is better spent on rows.
+constexpr std::uint64_t kCacheShare = 32;
+constexpr std::uint64_t kCacheBytesMin = std::uint64_t{4} << 20;
+constexpr std::uint64_t kCacheBytesMax = std::uint64_t{256} << 20;
+
+std::string DirectoryOf(const JobPlan& plan, const NodeOptions& options) {
+  const std::string& configured = plan.job.cluster().spill_dir();
+  return (configured.empty() ? options.run_dir + "/cold" : configured) + "/server-" +
+         std::to_string(options.index);
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<ColdTier>> ColdTier::Open(const JobPlan& plan, const Shard& shard,
+                                                   const NodeOptions& options,
+                                                   std::function<void()> wake) {
+  if (!shard.state().spills()) {
+    return std::unique_ptr<ColdTier>();
+  }
+  std::vector<ColdTable> tables;
+  for (std::uint32_t t = 0; t < shard.state().table_count(); ++t) {
+    const Table& table = shard.state().table(t);
+    tables.push_back({table.spec().name, table.cold_record_bytes()});
+  }
+  ColdStoreOptions store;
+  store.cache_bytes =
+      std::clamp(plan.memory_limit_bytes / kCacheShare, kCacheBytesMin, kCacheBytesMax);
+  store.wake = std::move(wake);
+  std::unique_ptr<ColdTier> tier(new ColdTier());
+  ASSIGN_OR_RETURN(tier->store_,
+                   ColdStore::Open(DirectoryOf(plan, options), tables, std::move(store)));
+  return tier;
+}
+
+void ColdTier::Exchange(Shard& shard, Millis now) {
+  for (ColdEvent& event : store_->TakeEvents()) {
+    switch (event.kind) {
+      case ColdEvent::Kind::kRead:
+        shard.OnColdRows(event.batch, now);
+        break;
+      case ColdEvent::Kind::kReadFailed:
+        shard.OnColdReadFailed(event.keys, event.status);
+        break;
+      case ColdEvent::Kind::kWritten:
+        shard.OnSpilled(event.bytes);
+        break;
+      case ColdEvent::Kind::kWriteFailed:
+        shard.OnSpillFailed(event.batch, event.status);
+        break;
+    }
+  }
+  // Spills before reads: a read finds what was spilled before it.
+  for (ColdBatch& batch : shard.TakeSpills()) {
+    store_->Write(std::move(batch));
+  }
+  for (ColdKeys& keys : shard.TakeColdReads()) {
+    store_->Read(std::move(keys));
+  }
+  for (ColdKeys& keys : shard.TakeForgotten()) {
+    store_->Forget(std::move(keys));
+  }
+}
+
+ColdScan ColdTier::scan() {
+  return [this](std::uint32_t table, const std::function<void(Key, const std::byte*)>& visit) {
+    return store_->Scan(table, visit);
+  };
+}
+
+}  // namespace plexus

@@ -1,0 +1,71 @@
+// MemoryGovernor: what a shard does about cluster.memory_limit, as arithmetic.
+//
+// In order: rows go to disk while more than kSpillShare of the limit is used, down to kSpillTarget;
+// committed memory without rows is given back beyond kReleaseShare; if rows on disk do not suffice
+// (spilling is off, failed, or nothing is left to spill) and more than kEmergencyShare is used, it
+// is an emergency, and what cluster.on_memory_limit says happens until less than kSpillShare is
+// used.
+//
+// Thread safety: a value.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace plexus {
+
+// Bytes of a server.
+struct MemoryUse {
+  std::uint64_t committed = 0;  // Tables and dense parameters.
+  std::uint64_t free = 0;       // Of committed: records without a row.
+  std::uint64_t pending = 0;    // Frames that wait.
+  std::uint64_t spilling = 0;   // Rows on their way to disk.
+  std::uint64_t other = 0;      // Of the process, counted nowhere else.
+
+  std::uint64_t resident() const { return committed + pending + spilling + other; }
+  std::uint64_t used() const { return resident() - std::min(free, resident()); }
+};
+
+class MemoryGovernor {
+ public:
+  static constexpr double kSpillShare = 0.88;
+  static constexpr double kSpillTarget = 0.84;
+  static constexpr double kReleaseShare = 0.93;
+  static constexpr double kEmergencyShare = 0.95;
+
+  // 0: no limit.
+  explicit MemoryGovernor(std::uint64_t limit) : limit_(limit) {}
+
+  std::uint64_t limit() const { return limit_; }
+
+  // Bytes of rows to move to disk, if `coming` more are about to be made; 0: none.
+  std::uint64_t BytesToSpill(const MemoryUse& use, std::uint64_t coming) const {
+    const std::uint64_t used = use.used() + coming;
+    return used > Share(kSpillShare) ? used - Share(kSpillTarget) : 0;
+  }
+  // Free records should go back to the kernel.
+  bool ShouldRelease(const MemoryUse& use) const {
+    return limit_ != 0 && use.resident() > Share(kReleaseShare) && use.free > limit_ / 32;
+  }
+  // Whether it is an emergency now, given whether it was one and whether rows can still go to disk.
+  bool IsEmergency(const MemoryUse& use, bool was, bool can_spill) const {
+    if (limit_ == 0) {
+      return false;
+    }
+    return use.used() > Share(was ? kSpillShare : can_spill ? 1.0 : kEmergencyShare);
+  }
+  // Bytes of rows that an emergency eviction has to free.
+  std::uint64_t BytesToEvict(const MemoryUse& use) const {
+    return use.used() - std::min(use.used(), Share(kSpillTarget));
+  }
+
+ private:
+  std::uint64_t Share(double share) const {
+    return limit_ == 0 ? ~std::uint64_t{0}
+                       : static_cast<std::uint64_t>(static_cast<double>(limit_) * share);
+  }
+
+  const std::uint64_t limit_;
+};
+
+}  // namespace plexus

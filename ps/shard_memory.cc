@@ -1,0 +1,212 @@
+// Shard: rows on disk, and the memory limit.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include <glog/logging.h>
+
+#include "ps/shard.h"
+
+namespace plexus {
+namespace {
+
+// Rows leave in batches of about this many bytes, so that no message waits long for one to be
+// gathered; as many may be on their way at once.
+constexpr std::uint64_t kSpillBatchBytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t kSpillsUnderWayMax = 4;
+
+}  // namespace
+
+bool Shard::Need(std::span<const KeyBlock> groups, std::uint64_t* absent) {
+  if (!state_.spills()) {
+    return false;
+  }
+  std::vector<ColdKeys> cold;
+  const std::uint64_t without_row = state_.FindCold(groups, &cold);
+  if (absent != nullptr) {
+    *absent += without_row;
+  }
+  const bool any = !cold.empty();
+  for (ColdKeys& keys : cold) {
+    auto& asked = asked_[keys.table];
+    std::erase_if(keys.keys, [&asked](Key key) { return !asked.insert(key).second; });
+    if (!keys.keys.empty()) {
+      counters_.cold_rows_asked += keys.keys.size();
+      cold_reads_.push_back(std::move(keys));
+    }
+  }
+  return any;
+}
+
+void Shard::NeedRowsOf(const Bytes& pull_frame) {
+  if (!state_.spills()) {
+    return;
+  }
+  // A malformed pull is refused when it is answered.
+  if (StatusOr<PullBody> pull = DecodePull(*plan_, pull_frame); pull.ok()) {
+    (void)Need(pull->groups, nullptr);
+  }
+}
+
+bool Shard::NeedRowsOfParts(std::uint64_t step, std::uint64_t* absent) {
+  const auto at = pending_.find(step);
+  if (at == pending_.end()) {
+    return false;
+  }
+  bool any = false;
+  for (const auto& part : at->second) {
+    any = (part.has_value() && Need(part->body.groups, absent)) || any;
+  }
+  return any;
+}
+
+bool Shard::CommitNeedsRows(const proto::Commit& commit) {
+  std::uint64_t absent = 0;
+  if (NeedRowsOfParts(commit.step(), &absent)) {
+    return true;
+  }
+  if (room_made_for_ == commit.step()) {
+    return false;
+  }
+  // Once a step: its own rows may be among those that leave, and have to come back.
+  room_made_for_ = commit.step();
+  MakeRoom(absent * state_.row_bytes_max());
+  return NeedRowsOfParts(commit.step(), &absent);
+}
+
+void Shard::OnColdRows(const ColdBatch& batch, Millis now) {
+  auto& asked = asked_[batch.table];
+  for (const Key key : batch.keys) {
+    asked.erase(key);
+  }
+  state_.Thaw(batch);
+  RetryWaiting(now);
+  MakeRoom(0);
+}
+
+void Shard::RetryWaiting(Millis now) {
+  for (Request& request : std::exchange(waiting_pulls_, {})) {
+    OnPull(request.peer, request.frame);  // May wait again.
+  }
+  for (Request& request : std::exchange(waiting_pushes_, {})) {
+    --counters_.pushes;  // Counted when it came.
+    OnPush(request.peer, request.frame);
+  }
+  if (waiting_commit_.has_value()) {
+    const proto::Commit commit = *std::exchange(waiting_commit_, std::nullopt);
+    OnCommit(commit, now);
+  }
+}
+
+void Shard::OnColdReadFailed(const ColdKeys& keys, const Status& status) {
+  ReportFailure("server " + std::to_string(options_.shard) + ": " +
+                std::to_string(keys.keys.size()) + " rows of table " +
+                plan_->tables[keys.table].name +
+                " could not be read back from disk: " + status.message());
+}
+
+void Shard::OnSpilled(std::uint64_t bytes) {
+  spilling_bytes_ -= std::min(spilling_bytes_, bytes);
+  spills_under_way_ -= spills_under_way_ > 0 ? 1 : 0;
+  if (!spill_failure_.empty()) {
+    LOG(WARNING) << "server " << options_.shard << ": rows go to disk again";
+    spill_failure_.clear();
+  }
+  MakeRoom(0);
+}
+
+void Shard::OnSpillFailed(const ColdBatch& batch, const Status& status) {
+  spilling_bytes_ -= std::min(spilling_bytes_, batch.bytes());
+  spills_under_way_ -= spills_under_way_ > 0 ? 1 : 0;
+  ++counters_.spill_failures;
+  auto& asked = asked_[batch.table];
+  for (const Key key : batch.keys) {
+    asked.erase(key);
+  }
+  state_.Thaw(batch);
+  if (spill_failure_.empty()) {
+    LOG(ERROR) << "server " << options_.shard << ": " << batch.keys.size()
+               << " rows could not be written to disk and stay in memory: " << status.message();
+  }
+  spill_failure_ = status.message();
+  retry_spill_at_ = now_ + kSpillRetryMillis;
+  MakeRoom(0);
+}
+
+MemoryUse Shard::memory_use() const {
+  return {.committed = state_.memory_bytes(),
+          .free = state_.free_bytes(),
+          .pending = pending_bytes_,
+          .spilling = spilling_bytes_,
+          .other = other_bytes_};
+}
+
+bool Shard::CanSpill() const {
+  return state_.spills() && (spill_failure_.empty() || now_ >= retry_spill_at_);
+}
+
+void Shard::MakeRoom(std::uint64_t coming) {
+  if (governor_.limit() == 0) {
+    return;
+  }
+  MemoryUse use = memory_use();
+  bool spillable = CanSpill();
+  // Rows that something waits for must not leave again before it has had them.
+  const bool wait = !waiting_pulls_.empty() || waiting_commit_.has_value();
+  std::uint64_t bytes = wait ? 0 : governor_.BytesToSpill(use, coming);
+  if (options_.spill_always && !wait) {
+    bytes = std::max(bytes, kSpillBatchBytes);
+  }
+  while (bytes > 0 && spillable && spills_under_way_ < kSpillsUnderWayMax) {
+    std::vector<ColdBatch> batches = state_.Spill(std::min(bytes, kSpillBatchBytes));
+    spillable = !batches.empty();
+    for (ColdBatch& batch : batches) {
+      ++spills_under_way_;
+      spilling_bytes_ += batch.bytes();
+      bytes -= std::min(bytes, batch.bytes());
+      spills_.push_back(std::move(batch));
+    }
+  }
+  use = memory_use();
+  while (governor_.ShouldRelease(use) && state_.Compact(true)) {
+    use = memory_use();
+  }
+  SetEmergency(governor_.IsEmergency(use, emergency_, spillable), use);
+}
+
+void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
+  const proto::Cluster::OnMemoryLimit policy = plan_->job.cluster().on_memory_limit();
+  if (emergency && !emergency_) {
+    const std::string why =
+        "server " + std::to_string(options_.shard) + " holds " + std::to_string(use.used()) +
+        " bytes of cluster.memory_limit (" + std::to_string(governor_.limit()) + "), and " +
+        (!state_.spills()          ? "its rows do not go to disk"
+         : !spill_failure_.empty() ? "its rows cannot go to disk (" + spill_failure_ + ")"
+                                   : "no row is left that could go to disk");
+    if (policy == proto::Cluster::FAIL) {
+      ReportFailure(why + ": raise it, or add servers");
+      return;
+    }
+    LOG(WARNING) << why << ": "
+                 << (policy == proto::Cluster::REFUSE ? "new keys get no row for now"
+                                                      : "the rows longest without an update go")
+                 << "; the trained model depends on it";
+    if (nondeterministic_.empty()) {
+      nondeterministic_ = why;
+      next_heartbeat_ = 0;
+    }
+    ++counters_.emergencies;
+  }
+  if (emergency && policy == proto::Cluster::EVICT) {
+    state_.EvictOldest(governor_.BytesToEvict(use));
+  }
+  if (emergency != emergency_ && policy == proto::Cluster::REFUSE) {
+    state_.set_refuse_new_rows(emergency);
+  }
+  if (!emergency && emergency_) {
+    LOG(WARNING) << "server " << options_.shard << " is within its memory limit again";
+  }
+  emergency_ = emergency;
+}
+
+}  // namespace plexus

@@ -1,0 +1,179 @@
+#include "ps/table/array_table.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include <glog/logging.h>
+
+namespace plexus {
+namespace {
+
+constexpr std::size_t kAhead = 16;  // Rows between a prefetch and its use.
+
+std::uint32_t BucketRows(std::uint64_t rows, std::uint32_t buckets) {
+  CHECK_GT(rows, 0u) << "an ARRAY table needs rows";
+  const std::uint64_t bucket_rows = (rows + buckets - 1) / buckets;
+  CHECK_LT(bucket_rows * buckets, std::uint64_t{0xffffffff}) << "rows of an ARRAY table";
+  return static_cast<std::uint32_t>(bucket_rows);
+}
+
+struct OnePart {
+  const GradientPart& part;
+  const std::uint32_t dim;
+
+  std::span<const Key> keys() const { return part.keys; }
+  std::uint64_t count(std::size_t i) const { return part.counts[i]; }
+  const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
+  std::uint32_t active(std::size_t) const { return dim; }
+};
+
+}  // namespace
+
+ArrayTable::ArrayTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets)
+    : store_(spec, seed),
+      buckets_(static_cast<std::uint32_t>(std::min<std::uint64_t>(spec.rows, buckets))),
+      bucket_rows_(BucketRows(spec.rows, buckets_)),
+      steps_memory_(std::uint64_t{buckets_} * bucket_rows_ * sizeof(std::uint32_t)),
+      steps_(reinterpret_cast<std::uint32_t*>(steps_memory_.data())),
+      merger_(spec.dim) {
+  block_.Resize(store_.block_rows());
+}
+
+std::uint32_t ArrayTable::CheckedPlace(Key row) const {
+  CHECK_LT(row, spec().rows) << "row of ARRAY table " << spec().name;
+  return Place(row);
+}
+
+void ArrayTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
+                      std::uint8_t* out) const {
+  const std::size_t out_bytes = WireRowBytes(precision, dim);
+  const auto prefetch = [&](std::size_t i) {
+    const std::uint32_t place = CheckedPlace(keys[i]);
+    __builtin_prefetch(steps_ + place);
+    store_.PrefetchValues(store_.RecordOf(place));  // Whatever lies there, if anything.
+  };
+  for (std::size_t i = 0; i < std::min(keys.size(), kAhead); ++i) {
+    prefetch(i);
+  }
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + kAhead < keys.size()) {
+      prefetch(i + kAhead);
+    }
+    const std::uint32_t place = Place(keys[i]);
+    if (steps_[place] != 0) {
+      store_.WriteWireRow(store_.RecordOf(place), dim, precision, out + i * out_bytes);
+    } else {
+      store_.WriteInitialWireRow(keys[i], dim, precision, out + i * out_bytes);
+    }
+  }
+}
+
+void ArrayTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
+                           float rate_factor) {
+  const StepRates rates{version, scale, rate_factor};
+  const GradientPart* only = nullptr;
+  std::size_t parts_with_keys = 0;
+  for (const GradientPart& part : parts) {
+    if (!part.keys.empty()) {
+      only = &part;
+      ++parts_with_keys;
+    }
+  }
+  if (parts_with_keys == 1) {
+    UpdateRows(rates, OnePart{*only, only->dim == 0 ? spec().dim : only->dim});
+  } else if (parts_with_keys > 1) {
+    merger_.Merge(parts);
+    UpdateRows(rates, merger_);
+  }
+}
+
+template <typename Source>
+void ArrayTable::UpdateRows(const StepRates& rates, const Source& source) {
+  const std::span<const Key> keys = source.keys();
+  const std::size_t block_rows = store_.block_rows();
+  const auto prefetch = [&](std::size_t i) {
+    const std::uint32_t place = CheckedPlace(keys[i]);
+    __builtin_prefetch(steps_ + place);
+    store_.Touch(place);
+    store_.PrefetchRow(place);
+  };
+  for (std::size_t i = 0; i < std::min(keys.size(), block_rows); ++i) {
+    prefetch(i);
+  }
+  for (std::size_t begin = 0; begin < keys.size(); begin += block_rows) {
+    const std::size_t end = std::min(keys.size(), begin + block_rows);
+    for (std::size_t i = end; i < std::min(keys.size(), end + block_rows); ++i) {
+      prefetch(i);
+    }
+    block_.size = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+      AddRow(keys[i], source.count(i), source.gradients(i), source.active(i), rates.version);
+    }
+    store_.Update(block_, rates);
+  }
+}
+
+void ArrayTable::AddRow(Key key, std::uint64_t count, const float* gradients, std::uint32_t active,
+                        std::uint64_t version) {
+  const std::uint32_t place = Place(key);
+  if (!MarkUpdated(place, version)) {
+    store_.Make(key, place);
+    ++counters_.admitted;
+  }
+  if (store_.counts()) {
+    std::uint32_t* total = store_.CountOf(place);
+    *total = static_cast<std::uint32_t>(std::min<std::uint64_t>(*total + count, 0xffffffff));
+  }
+  block_.Add(store_.RecordOf(place), key, gradients, active);
+}
+
+bool ArrayTable::MarkUpdated(std::uint32_t place, std::uint64_t version) {
+  CHECK_LT(version, std::uint64_t{0xffffffff}) << "versions have 32 bits";
+  const bool updated = steps_[place] != 0;
+  steps_[place] = static_cast<std::uint32_t>(version) + 1;
+  row_count_ += updated ? 0 : 1;
+  return updated;
+}
+
+void ArrayTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {
+  for (std::uint32_t place = 0; place < buckets_ * bucket_rows_; ++place) {
+    if (steps_[place] == 0) {
+      continue;
+    }
+    const Key key = Key{place % bucket_rows_} * buckets_ + place / bucket_rows_;
+    visit(RowView{key,
+                  steps_[place] - 1,
+                  store_.counts() ? *store_.CountOf(place) : 0,
+                  {store_.RecordOf(place), layout().record_bytes()}});
+  }
+}
+
+void ArrayTable::Restore(const RowView& row) {
+  CHECK_EQ(row.record.size(), layout().record_bytes())
+      << "row of another layout for " << spec().name;
+  const std::uint32_t place = CheckedPlace(row.key);
+  counters_.restored += MarkUpdated(place, row.last_step) ? 0 : 1;
+  store_.Touch(place);
+  std::memcpy(store_.RecordOf(place), row.record.data(), row.record.size());
+  if (store_.counts()) {
+    *store_.CountOf(place) = static_cast<std::uint32_t>(row.count);
+  }
+}
+
+Digest128 ArrayTable::Digest() const {
+  Digest128 digest;
+  ForEachRow([&](const RowView& row) { digest += RowDigest(spec().name, row); });
+  return digest;
+}
+
+TableMemory ArrayTable::memory() const {
+  TableMemory memory;
+  memory.index_bytes = steps_memory_.bytes();
+  memory.row_bytes = store_.record_memory_bytes();
+  memory.header_bytes = store_.count_memory_bytes();
+  const std::uint64_t used = row_count_ * layout().record_bytes();
+  memory.free_bytes = memory.row_bytes - std::min(memory.row_bytes, used);
+  return memory;
+}
+
+}  // namespace plexus

@@ -1,0 +1,140 @@
+// HashedTable: a Table whose keys have rows of their own, made when they are first pushed.
+//
+// A key's slot (KeyIndex) says where its row is: in memory, by handle, or on disk.  Admission,
+// limits and eviction look at one bucket at a time.  See ps/table/table.h for what each call means.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "ps/table/admission.h"
+#include "ps/table/count_decay.h"
+#include "ps/table/handle_allocator.h"
+#include "ps/table/key_index.h"
+#include "ps/table/part_merger.h"
+#include "ps/table/row_store.h"
+#include "ps/table/table.h"
+
+namespace plexus {
+
+class HashedTable final : public Table {
+ public:
+  HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets);
+
+  const TableSpec& spec() const override { return store_.spec(); }
+  const RowLayout& layout() const override { return store_.layout(); }
+
+  void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
+            std::uint8_t* out) const override;
+  void ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
+                 float rate_factor) override;
+  void EndVersion(std::uint64_t version) override;
+
+  void ForEachRow(const std::function<void(const RowView&)>& visit) const override;
+  void Restore(const RowView& row) override;
+  void ForEachFilter(const std::function<void(std::uint32_t, const std::string&)>&) const override;
+  Status RestoreFilter(std::uint32_t bucket, const std::string& bytes) override;
+  Digest128 Digest() const override;
+
+  std::uint64_t row_count() const override { return index_.row_count(); }
+  std::uint64_t cold_count() const override { return index_.row_count() - handles_.live(); }
+  TableMemory memory() const override;
+  IndexShape index_shape() const override;
+
+  std::uint32_t cold_record_bytes() const override { return cold_record_bytes_; }
+  std::uint64_t FindCold(std::span<const Key> keys, std::vector<Key>* cold) const override;
+  bool Compact(bool eager) override;
+  bool IsCold(Key key) const override;
+  void Spill(std::uint64_t bytes, ColdBatch* batch) override;
+  void Thaw(const ColdBatch& batch) override;
+  std::vector<Key> TakeForgotten() override { return std::exchange(forgotten_, {}); }
+  bool ViewCold(Key key, const std::byte* record, RowView* view) const override;
+
+  void set_refuse_new_rows(bool refuse) override { refuse_new_rows_ = refuse; }
+  std::uint64_t EvictOldest(std::uint64_t bytes) override;
+
+ private:
+  // Keys between a slot's prefetch and its use, and again between a row's prefetch and its use:
+  // about one cache miss at the rate at which the loop advances.
+  static constexpr std::size_t kAhead = 16;
+  static constexpr std::size_t kRing = 32;  // A power of two, at least 2 * kAhead.
+
+  // Rows of a step that are updated together; the next block's are on their way meanwhile.
+  struct Block {
+    RowStore::Block rows;
+    std::vector<std::uint32_t> handles;
+    std::vector<std::uint32_t> counts;     // Occurrences in the step.
+    std::vector<std::uint32_t> old_steps;  // last_step before the step.
+    std::size_t end = 0;                   // Of its keys in the step.
+  };
+  // Why a row goes.
+  using EvictionCounter = std::uint64_t TableCounters::*;
+
+  template <std::uint32_t kDim>
+  void PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
+                std::uint8_t* out) const;
+  template <typename Source>
+  void UpdateRows(const StepRates& rates, const Source& source);
+  template <typename Source>
+  void LocateBlock(const StepRates& rates, const Source& source, std::size_t begin, Block* block);
+  void UpdateCounts(const Block& block, std::uint32_t version);
+  // The key's slot, made if the key is admitted; nullptr: it is not.
+  Slot* SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, std::uint64_t version,
+                bool* made);
+  void NoteNewRow(Key key, std::uint64_t version);
+
+  std::uint32_t AddHandle();
+  void Mark(std::uint32_t handle) const {
+    marks_[handle / 64] |= std::uint64_t{1} << (handle % 64);
+  }
+  bool TakeMark(std::uint32_t handle);
+
+  // hashed_table_rows.cc
+  std::pair<std::uint64_t, std::uint64_t> HashesOf(std::uint32_t bucket) const;
+  void EvictBeyondLimits(std::uint64_t version);
+  // Evicts all but the `keep` most valuable rows of a bucket; the record bytes freed in memory.
+  std::uint64_t EvictFromBucket(std::uint32_t bucket, std::uint64_t keep, std::uint64_t version,
+                                EvictionSpec::Order order, EvictionCounter why);
+  // Ascending with a row's worth; what it is depends on `order`.
+  std::uint32_t WorthOf(const Slot& slot, std::uint64_t version, EvictionSpec::Order order) const;
+  std::uint64_t Evict(Key key, std::uint64_t version, EvictionCounter why);
+  void EvictUnseen(std::uint64_t version);
+  std::uint32_t ColdBitsOf(const Slot& slot) const;
+
+  RowStore store_;
+  const std::uint32_t buckets_;
+  const std::uint64_t bucket_rows_max_;  // 0 = no limit.
+  const std::uint32_t cold_record_bytes_;
+  const CountDecay decay_;
+  KeyIndex index_;
+  HandleAllocator handles_;
+  std::unique_ptr<AdmissionFilter> filter_;  // Null: every key is admitted.
+  PartMerger merger_;
+
+  std::vector<std::uint32_t> bucket_rows_;   // With a limit only.
+  std::vector<std::uint32_t> beyond_limit_;  // Buckets, of the step under way.
+  std::vector<bool> is_beyond_limit_;
+  mutable std::vector<std::uint64_t> marks_;  // Rows that were used since Spill last came by.
+  std::uint32_t spill_bucket_ = 0;            // Where Spill goes on,
+  std::uint32_t evict_bucket_ = 0;            // where EvictOldest does,
+  std::uint32_t compact_bucket_ = 0;          // where Compact does,
+  std::uint32_t compact_target_ = 0;          // and above which handle it moves rows; 0 = at rest.
+  std::uint64_t version_ = 0;
+  std::vector<Key> forgotten_;
+  bool refuse_new_rows_ = false;
+  // Under staleness: keys evicted lately.
+  std::unordered_map<Key, std::uint64_t> lately_evicted_;
+  std::deque<std::pair<std::uint64_t, Key>> lately_order_;
+
+  // Scratch of ApplyStep.
+  KeyIndex::Home homes_[kRing];
+  Block blocks_[2];
+};
+
+}  // namespace plexus

@@ -1,0 +1,406 @@
+// HashedTable: rows that come and go other than by a step: eviction, disk, saved models.
+#include <algorithm>
+#include <cstring>
+
+#include <glog/logging.h>
+
+#include "ps/table/hashed_table.h"
+
+namespace plexus {
+namespace {
+
+// Buckets that a version's slice of compaction looks at: 1 / kCompactSlices of all.
+constexpr std::uint32_t kCompactSlices = 64;
+// Compaction begins when more than a quarter of the handles, and this many, are free.
+constexpr std::uint32_t kCompactRowsMin = 1u << 16;
+// A bucket beyond its limit is brought down to 15 / 16 of it, so that it is not beyond it again at
+// once.
+constexpr std::uint64_t kLimitShare = 16;
+
+}  // namespace
+
+// The first and the last hash of a bucket; BucketOfKey is monotonous in Mix64(key).
+std::pair<std::uint64_t, std::uint64_t> HashedTable::HashesOf(std::uint32_t bucket) const {
+  const auto first_of = [this](std::uint32_t b) {
+    const unsigned __int128 whole = static_cast<unsigned __int128>(1) << 64;
+    return (whole * b + buckets_ - 1) / buckets_;
+  };
+  return {static_cast<std::uint64_t>(first_of(bucket)),
+          static_cast<std::uint64_t>(first_of(bucket + 1) - 1)};
+}
+
+void HashedTable::EndVersion(std::uint64_t version) {
+  version_ = version;
+  EvictUnseen(version);
+  if (filter_ != nullptr) {
+    filter_->EndVersion(version);
+  }
+  while (!lately_order_.empty() && lately_order_.front().first + spec().staleness < version) {
+    const auto at = lately_evicted_.find(lately_order_.front().second);
+    if (at != lately_evicted_.end() && at->second == lately_order_.front().first) {
+      lately_evicted_.erase(at);
+    }
+    lately_order_.pop_front();
+  }
+  Compact(false);
+  index_.Maintain();
+}
+
+void HashedTable::EvictUnseen(std::uint64_t version) {
+  const EvictionSpec& eviction = spec().eviction;
+  if (eviction.unseen_versions == 0) {
+    return;
+  }
+  const std::uint64_t period = std::max<std::uint64_t>(1, eviction.sweep_versions);
+  std::vector<Key> unseen;
+  for (std::uint64_t bucket = version % period; bucket < buckets_; bucket += period) {
+    const auto [first, last] = HashesOf(static_cast<std::uint32_t>(bucket));
+    index_.ForEachBetween(first, last, [&](const Slot& slot) {
+      if (slot.last_step + eviction.unseen_versions < version) {
+        unseen.push_back(slot.key);
+      }
+    });
+  }
+  for (const Key key : unseen) {
+    Evict(key, version, &TableCounters::evicted_unseen);
+  }
+}
+
+void HashedTable::EvictBeyondLimits(std::uint64_t version) {
+  for (const std::uint32_t bucket : beyond_limit_) {
+    const std::uint64_t keep =
+        std::max<std::uint64_t>(1, bucket_rows_max_ - bucket_rows_max_ / kLimitShare);
+    EvictFromBucket(bucket, keep, version, spec().eviction.order, &TableCounters::evicted_limit);
+    is_beyond_limit_[bucket] = false;
+  }
+  beyond_limit_.clear();
+}
+
+std::uint32_t HashedTable::WorthOf(const Slot& slot, std::uint64_t version,
+                                   EvictionSpec::Order order) const {
+  if (order == EvictionSpec::Order::kOldest) {
+    return slot.last_step;
+  }
+  // Non-negative floats are ordered like their bits.
+  const bool cold = slot.place >= kColdPlace;
+  if (order == EvictionSpec::Order::kNorm) {
+    return cold ? slot.place - kColdPlace : BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)));
+  }
+  const std::uint32_t bits = cold ? slot.place - kColdPlace : *store_.CountOf(slot.place - 1);
+  const auto age = static_cast<std::uint32_t>(version) - slot.last_step;
+  return BitsOf(FloatOf(bits) * decay_.Of(age));
+}
+
+std::uint64_t HashedTable::EvictFromBucket(std::uint32_t bucket, std::uint64_t keep,
+                                           std::uint64_t version, EvictionSpec::Order order,
+                                           EvictionCounter why) {
+  struct Candidate {
+    std::uint32_t worth;
+    std::uint64_t hash;
+    Key key;
+  };
+  std::vector<Candidate> candidates;
+  const auto [first, last] = HashesOf(bucket);
+  index_.ForEachBetween(first, last, [&](const Slot& slot) {
+    candidates.push_back({WorthOf(slot, version, order), Mix64(slot.key), slot.key});
+  });
+  if (candidates.size() <= keep) {
+    return 0;
+  }
+  const auto end = candidates.begin() + static_cast<std::ptrdiff_t>(candidates.size() - keep);
+  std::nth_element(candidates.begin(), end, candidates.end(),
+                   [](const Candidate& a, const Candidate& b) {
+                     return a.worth != b.worth ? a.worth < b.worth : a.hash < b.hash;
+                   });
+  std::uint64_t freed = 0;
+  for (auto at = candidates.begin(); at != end; ++at) {
+    freed += Evict(at->key, version, why);
+  }
+  return freed;
+}
+
+std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter why) {
+  Slot* slot = index_.Find(key, Mix64(key));
+  CHECK(slot != nullptr);
+  std::uint64_t freed = 0;
+  if (slot->place >= kColdPlace) {
+    forgotten_.push_back(key);
+  } else {
+    handles_.Free(slot->place - 1);
+    freed = store_.layout().record_bytes();
+  }
+  index_.Erase(slot);
+  ++(counters_.*why);
+  if (bucket_rows_max_ != 0) {
+    --bucket_rows_[BucketOfKey(key, buckets_)];
+  }
+  if (spec().staleness > 0) {
+    lately_evicted_[key] = version;
+    lately_order_.emplace_back(version, key);
+  }
+  return freed;
+}
+
+std::uint64_t HashedTable::EvictOldest(std::uint64_t bytes) {
+  std::uint64_t freed = 0;
+  for (std::uint32_t i = 0; i < buckets_ && freed < bytes; ++i) {
+    const auto [first, last] = HashesOf(evict_bucket_);
+    std::uint64_t rows = 0;
+    index_.ForEachBetween(first, last, [&](const Slot&) { ++rows; });
+    if (rows > 0) {
+      freed += EvictFromBucket(evict_bucket_, rows - std::max<std::uint64_t>(1, rows / 8), version_,
+                               EvictionSpec::Order::kOldest, &TableCounters::evicted_memory);
+    }
+    evict_bucket_ = (evict_bucket_ + 1) % buckets_;
+  }
+  return freed;
+}
+
+bool HashedTable::Compact(bool eager) {
+  if (compact_target_ == 0) {
+    const std::uint64_t live = handles_.live();
+    const std::uint64_t high = handles_.high_water();
+    const std::uint64_t room =
+        eager ? live / 10 + kCompactRowsMin / 16 : live / 3 + kCompactRowsMin;
+    if (high <= live + room) {
+      return false;
+    }
+    compact_target_ = static_cast<std::uint32_t>(live + live / 16 + 1);
+    compact_bucket_ = 0;
+  }
+  const std::uint32_t end =
+      std::min(buckets_, compact_bucket_ + (buckets_ + kCompactSlices - 1) / kCompactSlices);
+  for (; compact_bucket_ < end; ++compact_bucket_) {
+    const auto [first, last] = HashesOf(compact_bucket_);
+    index_.ForEachBetween(first, last, [&](Slot& slot) {
+      const std::uint32_t from = slot.place - 1;
+      if (slot.place >= kColdPlace || from < compact_target_) {
+        return;
+      }
+      const std::uint32_t to = AddHandle();
+      if (to < from) {
+        store_.Move(from, to);
+        slot.place = to + 1;
+        handles_.Free(from);
+      } else {
+        handles_.Free(to);
+      }
+    });
+  }
+  if (compact_bucket_ == buckets_) {
+    store_.ReleaseFrom(static_cast<std::uint32_t>(handles_.high_water()));
+    compact_target_ = 0;
+  }
+  return compact_target_ != 0;
+}
+
+std::uint64_t HashedTable::FindCold(std::span<const Key> keys, std::vector<Key>* cold) const {
+  std::uint64_t absent = 0;
+  KeyIndex::Home homes[kRing];
+  for (std::size_t i = 0; i < std::min(keys.size(), kAhead); ++i) {
+    homes[i % kRing] = index_.Prefetch(keys[i]);
+  }
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + kAhead < keys.size()) {
+      homes[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
+    }
+    const Slot* slot = index_.Find(keys[i], homes[i % kRing]);
+    if (slot == nullptr) {
+      ++absent;
+    } else if (slot->place >= kColdPlace) {
+      cold->push_back(keys[i]);
+    } else if (spec().spills) {
+      Mark(slot->place - 1);
+    }
+  }
+  return absent;
+}
+
+bool HashedTable::IsCold(Key key) const {
+  const Slot* slot = index_.Find(key, Mix64(key));
+  return slot != nullptr && slot->place >= kColdPlace;
+}
+
+// What WorthOf needs to know of a row on disk: 31 bits.
+std::uint32_t HashedTable::ColdBitsOf(const Slot& slot) const {
+  if (bucket_rows_max_ == 0 || spec().eviction.order == EvictionSpec::Order::kOldest) {
+    return 0;
+  }
+  return spec().eviction.order == EvictionSpec::Order::kNorm
+             ? BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)))
+             : *store_.CountOf(slot.place - 1);
+}
+
+void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
+  batch->record_bytes = cold_record_bytes_;
+  batch->keys.clear();
+  batch->records.clear();
+  const std::uint64_t rows = std::max<std::uint64_t>(1, bytes / cold_record_bytes_);
+  std::vector<std::pair<std::uint64_t, Slot*>> chosen;  // By hash.
+  // The first time round, what was used since is passed over.
+  for (std::uint32_t i = 0; i < 2 * buckets_ && chosen.size() < rows; ++i) {
+    const auto [first, last] = HashesOf(spill_bucket_);
+    index_.ForEachBetween(first, last, [&](Slot& slot) {
+      if (slot.place < kColdPlace && chosen.size() < rows && !TakeMark(slot.place - 1)) {
+        chosen.emplace_back(Mix64(slot.key), &slot);
+      }
+    });
+    if (chosen.size() < rows) {
+      spill_bucket_ = (spill_bucket_ + 1) % buckets_;
+    }
+    if (handles_.live() <= chosen.size()) {
+      break;
+    }
+  }
+  std::sort(chosen.begin(), chosen.end());
+  chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+  batch->records.reserve(chosen.size() * cold_record_bytes_);
+  const auto append = [batch](const void* from, std::size_t size) {
+    const auto* data = static_cast<const std::byte*>(from);
+    batch->records.insert(batch->records.end(), data, data + size);
+  };
+  for (const auto& [hash, slot] : chosen) {
+    const std::uint32_t handle = slot->place - 1;
+    batch->keys.push_back(slot->key);
+    append(store_.RecordOf(handle), store_.layout().record_bytes());
+    append(&slot->last_step, sizeof(slot->last_step));
+    if (store_.counts()) {
+      append(store_.CountOf(handle), sizeof(std::uint32_t));
+    }
+    slot->place = kColdPlace | ColdBitsOf(*slot);
+    handles_.Free(handle);
+  }
+  counters_.spilled += chosen.size();
+}
+
+// False: another row than the key's, or none: evicted, made anew, or back already.
+bool HashedTable::ViewCold(Key key, const std::byte* record, RowView* view) const {
+  const Slot* slot = index_.Find(key, Mix64(key));
+  if (slot == nullptr || slot->place < kColdPlace) {
+    return false;
+  }
+  const std::size_t bytes = store_.layout().record_bytes();
+  std::uint32_t last_step;
+  std::uint32_t count = 0;
+  std::memcpy(&last_step, record + bytes, sizeof(last_step));
+  if (store_.counts()) {
+    std::memcpy(&count, record + bytes + sizeof(last_step), sizeof(count));
+  }
+  *view = {key, last_step, count, {record, bytes}};
+  return last_step == slot->last_step;
+}
+
+void HashedTable::Thaw(const ColdBatch& batch) {
+  CHECK_EQ(batch.record_bytes, cold_record_bytes_);
+  for (std::size_t i = 0; i < batch.keys.size(); ++i) {
+    RowView view;
+    if (!ViewCold(batch.keys[i], batch.records.data() + i * cold_record_bytes_, &view)) {
+      continue;
+    }
+    const std::uint32_t handle = AddHandle();
+    store_.Touch(handle);
+    std::memcpy(store_.RecordOf(handle), view.record.data(), view.record.size());
+    if (store_.counts()) {
+      *store_.CountOf(handle) = static_cast<std::uint32_t>(view.count);
+    }
+    index_.Find(view.key, Mix64(view.key))->place = handle + 1;
+    ++counters_.thawed;
+  }
+}
+
+void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {
+  // Rows lie in another order than slots: let the next ones come while one is visited.
+  Slot ring[kRing];
+  std::size_t seen = 0;
+  const auto visit_at = [&](std::size_t i) {
+    const Slot& slot = ring[i % kRing];
+    const std::uint32_t handle = slot.place - 1;
+    visit(RowView{slot.key,
+                  slot.last_step,
+                  store_.counts() ? *store_.CountOf(handle) : 0,
+                  {store_.RecordOf(handle), store_.layout().record_bytes()}});
+  };
+  index_.ForEach([&](const Slot& slot) {
+    if (slot.place >= kColdPlace) {
+      return;
+    }
+    store_.PrefetchRow(slot.place - 1);
+    if (seen >= kAhead) {
+      visit_at(seen - kAhead);
+    }
+    ring[seen++ % kRing] = slot;
+  });
+  for (std::size_t i = seen - std::min(seen, kAhead); i < seen; ++i) {
+    visit_at(i);
+  }
+}
+
+void HashedTable::Restore(const RowView& row) {
+  CHECK_EQ(row.record.size(), store_.layout().record_bytes())
+      << "row of another layout for " << spec().name;
+  bool made = false;
+  Slot* slot = index_.FindOrInsert(row.key, index_.Prefetch(row.key), &made);
+  CHECK(made || slot->place < kColdPlace) << "restored over a row on disk";
+  const std::uint32_t handle = made ? AddHandle() : slot->place - 1;
+  slot->place = handle + 1;
+  slot->last_step = static_cast<std::uint32_t>(row.last_step);
+  store_.Touch(handle);
+  std::memcpy(store_.RecordOf(handle), row.record.data(), row.record.size());
+  if (store_.counts()) {
+    *store_.CountOf(handle) = static_cast<std::uint32_t>(row.count);
+  }
+  if (made) {
+    ++counters_.restored;
+    if (bucket_rows_max_ != 0) {
+      ++bucket_rows_[BucketOfKey(row.key, buckets_)];
+    }
+  }
+}
+
+void HashedTable::ForEachFilter(
+    const std::function<void(std::uint32_t, const std::string&)>& visit) const {
+  std::string bytes;
+  for (std::uint32_t bucket = 0; filter_ != nullptr && bucket < buckets_; ++bucket) {
+    bytes.clear();
+    filter_->Save(bucket, &bytes);
+    if (!bytes.empty()) {
+      visit(bucket, bytes);
+    }
+  }
+}
+
+Status HashedTable::RestoreFilter(std::uint32_t bucket, const std::string& bytes) {
+  return filter_ == nullptr ? Table::RestoreFilter(bucket, bytes) : filter_->Load(bucket, bytes);
+}
+
+Digest128 HashedTable::Digest() const {
+  Digest128 digest = filter_ == nullptr ? Digest128{} : filter_->Digest(spec().name);
+  ForEachRow([&](const RowView& row) { digest += RowDigest(spec().name, row); });
+  return digest;
+}
+
+TableMemory HashedTable::memory() const {
+  TableMemory memory;
+  memory.index_bytes = index_.memory_bytes();
+  memory.row_bytes = store_.record_memory_bytes();
+  memory.header_bytes = store_.count_memory_bytes() + handles_.memory_bytes() +
+                        marks_.capacity() * sizeof(std::uint64_t);
+  memory.filter_bytes = filter_ == nullptr ? 0 : filter_->memory_bytes();
+  const std::uint64_t used = handles_.live() * store_.layout().record_bytes();
+  memory.free_bytes = memory.row_bytes - std::min(memory.row_bytes, used);
+  return memory;
+}
+
+IndexShape HashedTable::index_shape() const {
+  const KeyIndex::ProbeLengths probes = index_.MeasureProbes();
+  IndexShape shape;
+  if (index_.row_count() > 0) {
+    const auto rows = static_cast<double>(index_.row_count());
+    shape.load_factor = rows / static_cast<double>(index_.slot_count());
+    shape.probe_mean = static_cast<double>(probes.sum) / rows;
+    shape.probe_max = probes.max;
+  }
+  return shape;
+}
+
+}  // namespace plexus

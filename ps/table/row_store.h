@@ -1,0 +1,121 @@
+// RowStore: the rows of one table by handle: records, counts, and how a row begins and is updated.
+//
+// Thread safety: none.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/hash.h"
+#include "common/optimizer/optimizer.h"
+#include "proto/table_spec.h"
+#include "ps/table/row_layout.h"
+#include "ps/table/row_slabs.h"
+
+namespace plexus {
+
+// Each cache line once: a superfluous prefetch costs as much as a load.
+inline void PrefetchRecord(const std::byte* record, std::size_t bytes) {
+  const std::byte* line = record - reinterpret_cast<std::uintptr_t>(record) % 64;
+  do {
+    __builtin_prefetch(line);
+    line += 64;
+  } while (line < record + bytes);
+}
+
+// What is the same for all rows of a step.
+struct StepRates {
+  std::uint64_t version = 0;
+  float scale = 1;
+  float rate_factor = 1;
+};
+
+class RowStore {
+ public:
+  RowStore(const TableSpec& spec, std::uint64_t seed);
+
+  const TableSpec& spec() const { return spec_; }
+  const RowLayout& layout() const { return layout_; }
+  std::uint64_t seed() const { return seed_; }
+  std::uint64_t stream() const { return stream_; }  // Of the table's random numbers.
+
+  std::byte* RecordOf(std::uint32_t handle) const { return records_.At(handle); }
+  // REQUIRES: counts().
+  std::uint32_t* CountOf(std::uint32_t handle) const {
+    return reinterpret_cast<std::uint32_t*>(counts_.At(handle));
+  }
+  bool counts() const { return has_counts_; }
+
+  void PrefetchValues(const std::byte* record) const {
+    PrefetchRecord(record, layout_.value_bytes());
+  }
+  void PrefetchRow(std::uint32_t handle) const {
+    PrefetchRecord(RecordOf(handle), layout_.record_bytes());
+    if (has_counts_) {
+      __builtin_prefetch(CountOf(handle));
+    }
+  }
+
+  // Of a key without a row: `dim` floats.
+  void InitialValues(Key key, float* values) const;
+  // A new row of `key` at `handle`, its count 0.
+  void Make(Key key, std::uint32_t handle);
+  // Memory for `handle`, whose record (and count) the caller writes.
+  void Touch(std::uint32_t handle);
+  void Move(std::uint32_t from, std::uint32_t to);
+  void ReleaseFrom(std::uint32_t first_handle);
+
+  // One row as `dim` wire values; see Table::Pull.
+  void WriteWireRow(const std::byte* record, std::uint32_t dim, Precision precision,
+                    std::uint8_t* out) const;
+  void WriteInitialWireRow(Key key, std::uint32_t dim, Precision precision,
+                           std::uint8_t* out) const;
+
+  // Rows that are updated together: records[i] is the row of keys[i], gradients[i] the sum of its
+  // gradients in the step, of which active[i] elements.
+  struct Block {
+    std::vector<std::byte*> records;
+    std::vector<Key> keys;
+    std::vector<const float*> gradients;
+    std::vector<std::uint32_t> active;
+    std::size_t size = 0;
+
+    void Resize(std::size_t rows);
+    void Add(std::byte* record, Key key, const float* gradient, std::uint32_t active_floats);
+  };
+  // As many as two blocks' rows and gradients fit into L1.
+  std::size_t block_rows() const { return block_rows_; }
+  void Update(const Block& block, const StepRates& rates);
+
+  // L2 norm of the values, the same bits on every machine.
+  float NormOf(const std::byte* record) const;
+
+  std::uint64_t record_memory_bytes() const { return records_.memory_bytes(); }
+  std::uint64_t count_memory_bytes() const { return has_counts_ ? counts_.memory_bytes() : 0; }
+
+ private:
+  // to = the gradient of one row as the optimizer sees it.
+  void ScaleAndClip(const float* sum, std::uint32_t active, float scale, float* to) const;
+  // Rows [begin, end) of the block, all with `active` elements.
+  void UpdateRun(const Block& block, std::size_t begin, std::size_t end, const StepRates& rates);
+
+  const TableSpec spec_;
+  const std::uint64_t seed_;
+  const std::uint64_t stream_;
+  const std::unique_ptr<const Optimizer> optimizer_;
+  const RowLayout layout_;
+  const bool has_counts_;
+  const std::size_t block_rows_;
+  RowSlabs records_;
+  RowSlabs counts_;
+
+  // Scratch of Update.
+  std::vector<float> scaled_;
+  std::vector<float> decoded_;
+  std::vector<float*> rows_;
+};
+
+}  // namespace plexus

@@ -1,0 +1,269 @@
+// A shard whose rows lie on disk most of the time, against one whose rows never leave memory.
+#include <deque>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ps/store/model_file.h"
+#include "tests/unit/ps/shard_testing.h"
+
+namespace plexus {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// A disk that answers when it is told to, in any order.
+class Disk {
+ public:
+  explicit Disk(Shard* shard) : shard_(shard) {}
+
+  // Takes over what the shard wants.
+  void Collect() {
+    for (ColdBatch& batch : shard_->TakeSpills()) {
+      for (std::size_t i = 0; i < batch.keys.size(); ++i) {
+        const std::byte* record = batch.records.data() + i * batch.record_bytes;
+        rows_[{batch.table, batch.keys[i]}].assign(record, record + batch.record_bytes);
+        ++written_;
+      }
+      spilled_.push_back(std::move(batch));
+    }
+    for (ColdKeys& keys : shard_->TakeColdReads()) {
+      reads_.push_back(std::move(keys));
+    }
+    for (const ColdKeys& keys : shard_->TakeForgotten()) {
+      for (const Key key : keys.keys) {
+        rows_.erase({keys.table, key});
+      }
+    }
+  }
+
+  // Answers one request that waits, chosen by `draw`; false: none waits.
+  bool AnswerOne(std::uint64_t draw) {
+    Collect();
+    const std::size_t waiting = reads_.size() + spilled_.size();
+    if (waiting == 0) {
+      return false;
+    }
+    const std::size_t at = draw % waiting;
+    if (at < reads_.size()) {
+      const ColdKeys keys = Take(&reads_, at);
+      shard_->OnColdRows(BatchOf(keys), 0);
+    } else {
+      shard_->OnSpilled(Take(&spilled_, at - reads_.size()).bytes());
+    }
+    return true;
+  }
+
+  ColdKeys TakeRead() {
+    Collect();
+    CHECK(!reads_.empty());
+    return Take(&reads_, 0);
+  }
+  ColdBatch TakeSpill() {
+    Collect();
+    CHECK(!spilled_.empty());
+    return Take(&spilled_, 0);
+  }
+  std::size_t reads() const { return reads_.size(); }
+  std::uint64_t written() const { return written_; }
+
+  ColdBatch BatchOf(const ColdKeys& keys) const {
+    ColdBatch batch;
+    batch.table = keys.table;
+    batch.record_bytes = shard_->state().table(keys.table).cold_record_bytes();
+    batch.keys = keys.keys;
+    for (const Key key : keys.keys) {
+      const auto& record = rows_.at({keys.table, key});
+      batch.records.insert(batch.records.end(), record.begin(), record.end());
+    }
+    return batch;
+  }
+
+  ColdScan scan() const {
+    return [this](std::uint32_t table, const std::function<void(Key, const std::byte*)>& visit) {
+      for (const auto& [place, record] : rows_) {
+        if (place.first == table) {
+          visit(place.second, record.data());
+        }
+      }
+      return OkStatus();
+    };
+  }
+
+ private:
+  template <typename T>
+  static T Take(std::deque<T>* queue, std::size_t at) {
+    T taken = std::move((*queue)[at]);
+    queue->erase(queue->begin() + static_cast<std::ptrdiff_t>(at));
+    return taken;
+  }
+
+  Shard* const shard_;
+  std::map<std::pair<std::uint32_t, Key>, std::vector<std::byte>> rows_;
+  std::deque<ColdKeys> reads_;
+  std::deque<ColdBatch> spilled_;
+  std::uint64_t written_ = 0;
+};
+
+std::shared_ptr<const JobPlan> Plan(std::vector<std::string> overrides = {}) {
+  overrides.push_back("cluster.memory_limit=1GiB");
+  return PlanOf(kSmallJob, overrides);
+}
+
+// What each request was answered with, by sequence.
+void Note(const ShardDriver::Said& said, std::map<std::uint64_t, std::string>* answers) {
+  for (const Envelope& reply : said.replies) {
+    const FrameHeader header = HeaderOf(reply.frame);
+    const auto body = BodyOf(reply.frame);
+    (*answers)[header.sequence] = std::to_string(static_cast<int>(header.code)) + " " +
+                                  std::to_string(header.version) + " " +
+                                  std::string(body.begin(), body.end());
+  }
+}
+
+Bytes RandomPull(Draws* draws, ShardDriver* driver, std::uint32_t rank, std::uint64_t step) {
+  std::vector<Key> keys;
+  for (Key key = 0; key < 9; ++key) {
+    if (draws->Below(2) == 0) {
+      keys.push_back(Mix64(key));
+    }
+  }
+  return driver->PullFrame(driver->Header(FrameType::kPull, rank, step), keys);
+}
+
+void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) {
+  ShardDriver warm(plan);
+  ShardDriver cold(plan, 0, /*spill_always=*/true);
+  Disk disk(&cold.shard());
+  warm.Start();
+  cold.Start();
+  Draws draws(5);
+  std::map<std::uint64_t, std::string> warm_answers;
+  std::map<std::uint64_t, std::string> cold_answers;
+  const std::uint64_t dense = warm.shard().state().dense_extent().values;
+  const auto send = [&](const Bytes& frame) {
+    warm.Send(frame);
+    cold.Send(frame);
+    while (draws.Below(3) > 0 && disk.AnswerOne(draws.Below(1 << 20))) {
+    }
+  };
+  for (std::uint64_t step = 1; step <= steps; ++step) {
+    for (std::uint32_t rank = 0; rank < plan->ranks(); ++rank) {
+      send(RandomPull(&draws, &warm, rank, step));
+      send(RandomPush(&draws, *plan, rank, dense)
+               .Frame(*plan, warm.Header(FrameType::kPush, rank, step)));
+      send(RandomPull(&draws, &warm, rank, step + 1));  // Waits for the version.
+    }
+    if (!plan->asp()) {
+      warm.Commit(step);
+      cold.Commit(step);
+      while (cold.shard().version() < step) {
+        ASSERT_TRUE(disk.AnswerOne(draws.Below(1 << 20))) << "step " << step << " waits for ever";
+      }
+    }
+    Note(warm.Take(), &warm_answers);
+    Note(cold.Take(), &cold_answers);
+  }
+  while (disk.AnswerOne(0) && cold.shard().waiting_for_rows() > 0) {
+  }
+  Note(cold.Take(), &cold_answers);
+  EXPECT_GT(disk.written(), steps);
+  if (!plan->asp()) {  // ASP applies pushes as they come, and these came in another order.
+    EXPECT_EQ(warm_answers, cold_answers);
+    const StatusOr<Digest128> digest = DigestOf(cold.shard().state(), disk.scan());
+    ASSERT_TRUE(digest.ok()) << digest.status().ToString();
+    EXPECT_EQ(*digest, warm.shard().state().Digest());
+  }
+  EXPECT_EQ(warm_answers.size(), cold_answers.size());
+  for (std::uint32_t t = 0; t < plan->tables.size(); ++t) {
+    EXPECT_EQ(cold.shard().state().table(t).row_count(), warm.shard().state().table(t).row_count());
+  }
+  cold.ExpectCountersAddUp();
+}
+
+TEST(ShardColdTest, WhereRowsLieChangesNothingInBsp) { RunBeside(Plan(), 60); }
+TEST(ShardColdTest, NorInSsp) { RunBeside(Plan({"train.staleness=2"}), 60); }
+TEST(ShardColdTest, NorInDeterministicSsp) {
+  RunBeside(Plan({"train.staleness=1", "train.deterministic=true"}), 60);
+}
+TEST(ShardColdTest, AspAppliesEveryPushOnce) { RunBeside(Plan({"train.staleness=-1"}), 40); }
+TEST(ShardColdTest, NorWithEviction) {
+  RunBeside(Plan({"tables[embedding].eviction.unseen_versions=2",
+                  "tables[embedding].eviction.sweep_versions=2"}),
+            60);
+}
+
+// One step that makes row 5 of group 0, and its way to disk.
+void MakeColdRow(ShardDriver* driver, Disk* disk) {
+  driver->Start();
+  OwnedPush push;
+  push.samples = 1;
+  push.keys = {{5}};
+  push.counts = {{1}};
+  push.gradients = {{{1, 1, 1}, {1}}};
+  driver->Send(push.Frame(driver->plan(), driver->Header(FrameType::kPush, 0, 1)));
+  driver->EmptyPush(1, 1);
+  driver->Commit(1);
+  disk->Collect();
+  driver->Take();
+}
+
+TEST(ShardColdTest, PullWaitsForItsRowsAndAsksOnce) {
+  ShardDriver driver(Plan(), 0, true);
+  Disk disk(&driver.shard());
+  MakeColdRow(&driver, &disk);
+  ASSERT_GT(driver.shard().state().cold_count(), 0u);
+  driver.Pull(0, 2);
+  EXPECT_THAT(driver.Take().replies, IsEmpty());
+  EXPECT_EQ(driver.shard().waiting_for_rows(), 1u);
+  driver.Pull(1, 2);
+  disk.Collect();
+  EXPECT_EQ(disk.reads(), 2u) << "one a table, though two pulls want them";
+  while (disk.AnswerOne(0)) {
+  }
+  EXPECT_EQ(driver.Take().replies.size(), 2u);
+  EXPECT_EQ(driver.shard().waiting_for_rows(), 0u);
+}
+
+TEST(ShardColdTest, APullThatWaitsForItsVersionHasItsRowsRead) {
+  ShardDriver driver(Plan(), 0, true);
+  Disk disk(&driver.shard());
+  MakeColdRow(&driver, &disk);
+  driver.Pull(0, 3);
+  EXPECT_EQ(driver.shard().parked(), 1u);
+  disk.Collect();
+  EXPECT_EQ(disk.reads(), 2u);
+}
+
+TEST(ShardColdTest, ARowThatCannotBeReadFailsTheJob) {
+  ShardDriver driver(Plan(), 0, true);
+  Disk disk(&driver.shard());
+  MakeColdRow(&driver, &disk);
+  driver.Pull(0, 2);
+  driver.shard().OnColdReadFailed(disk.TakeRead(), DataLoss("block checksum mismatch in 7.sst"));
+  driver.shard().OnTimer(1);
+  const auto said = driver.Take();
+  ASSERT_FALSE(said.controls.empty());
+  EXPECT_THAT(said.controls.back().DebugString(), HasSubstr("checksum mismatch in 7.sst"));
+  EXPECT_THAT(said.replies, IsEmpty()) << "no initial value in its place";
+}
+
+TEST(ShardColdTest, RowsThatCannotBeWrittenStay) {
+  ShardDriver driver(Plan(), 0, true);
+  Disk disk(&driver.shard());
+  MakeColdRow(&driver, &disk);
+  while (driver.shard().state().cold_count() > 0) {
+    driver.shard().OnSpillFailed(disk.TakeSpill(), ResourceExhausted("no space left on device"));
+  }
+  EXPECT_GT(driver.shard().counters().spill_failures, 0u);
+  driver.Pull(0, 2);
+  EXPECT_EQ(driver.Take().replies.size(), 1u);
+}
+
+}  // namespace
+}  // namespace plexus
