@@ -174,7 +174,11 @@ void KeyIndex::Carry(std::uint64_t groups) {
 // full.
 
 void KeyIndex::CarryToBack(std::uint64_t groups) {
-  const std::uint64_t begin = frontier_ > groups + kLastGroups ? frontier_ - groups : 0;
+  std::uint64_t begin = frontier_ > groups + kLastGroups ? frontier_ - groups : 0;
+  // A run of full groups goes as a whole, or its end would be taken out with each of its parts.
+  while (begin > 0 && IsFull(GroupAt(begin - 1))) {
+    --begin;
+  }
   TakeOut(begin, RoomFrom(frontier_ - 1) + 1);
   frontier_ = begin;
   if (begin > 0) {

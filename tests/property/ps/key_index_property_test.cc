@@ -63,14 +63,14 @@ std::uint64_t Scatter(std::uint64_t i) { return Mix64(i + 0x9e3779b97f4a7c15ULL)
 Key KeyAtEdge(std::uint64_t i, std::uint64_t) {
   const std::uint64_t pages = 1 + i % 10;
   const std::uint64_t groups = 64 * pages - std::min<std::uint64_t>(4 * pages, 64);
-  const std::uint64_t group = i / 30 % groups;
+  const std::uint64_t group = Scatter(i) % groups;
   const auto first = static_cast<std::uint64_t>(
       ((static_cast<unsigned __int128>(group) << 64) + groups - 1) / groups);
   return KeyOfHash(first + i / 10 % 3 - 1);
 }
 
 const Keys kKeys[] = {
-    {"Edges", 18000, KeyAtEdge},
+    {"Edges", 2500, KeyAtEdge},
     {"Small", 300, [](std::uint64_t i, std::uint64_t) { return Key{i}; }},
     {"Sequential", 200000, [](std::uint64_t i, std::uint64_t) { return Key{i}; }},
     {"Uniform", 150000, [](std::uint64_t i, std::uint64_t) { return Key{Scatter(i)}; }},
