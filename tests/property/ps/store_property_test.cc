@@ -154,6 +154,15 @@ class TableRun {
       batch.keys.push_back(key);
       batch.records.insert(batch.records.end(), at->second.begin(), at->second.end());
     }
+    if (!stale_.empty() && draws_.Below(2) == 0) {
+      // An answer to a question of long ago: the row has been evicted, made anew and spilled since.
+      ColdBatch old;
+      old.record_bytes = batch.record_bytes;
+      const auto& [key, record] = stale_[draws_.Below(stale_.size())];
+      old.keys.push_back(key);
+      old.records = record;
+      table_->Thaw(old);
+    }
     table_->Thaw(batch);
     cold.clear();
     table_->FindCold(keys, &cold);
@@ -210,7 +219,11 @@ class TableRun {
     table_->Spill(table_->cold_record_bytes() * (1 + draws_.Below(80)), &batch);
     for (std::size_t i = 0; i < batch.keys.size(); ++i) {
       const std::byte* record = batch.records.data() + i * batch.record_bytes;
-      disk_[batch.keys[i]].assign(record, record + batch.record_bytes);
+      std::vector<std::byte>& copy = disk_[batch.keys[i]];
+      if (!copy.empty()) {
+        stale_.emplace_back(batch.keys[i], copy);
+      }
+      copy.assign(record, record + batch.record_bytes);
       ASSERT_TRUE(i == 0 || Mix64(batch.keys[i - 1]) < Mix64(batch.keys[i]));
     }
   }
@@ -241,6 +254,7 @@ class TableRun {
   std::unique_ptr<Table> table_;
   NaiveTable naive_;
   Disk disk_;
+  std::vector<std::pair<Key, std::vector<std::byte>>> stale_;  // Overwritten copies.
   std::uint64_t version_ = 0;
   std::uint64_t next_new_ = 0;
   std::uint64_t operations_ = 0;

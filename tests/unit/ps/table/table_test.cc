@@ -115,7 +115,9 @@ TEST(TableTest, GrowsWithoutLosingRows) {
   EXPECT_LE(table.memory_bytes(), kRows * (8 + 24 + 4) + (8 << 20));
 }
 
-TEST(TableTest, EmptyTableTakesLittleMemory) { EXPECT_LE(MakeTable(Spec(), 1)->memory_bytes(), 16384u); }
+TEST(TableTest, EmptyTableTakesLittleMemory) {
+  EXPECT_LE(MakeTable(Spec(), 1)->memory_bytes(), 16384u);
+}
 
 TEST(TableTest, DigestIsFixedForEver) {
   const std::unique_ptr<Table> table_owner = MakeTable(Spec(), 1);
@@ -130,6 +132,45 @@ TEST(TableTest, DigestIsFixedForEver) {
     expected += HashBytes128(bytes);
   });
   EXPECT_EQ(table.Digest(), expected);
+}
+
+TEST(TableTest, ARowEvictedOnDiskIsForgottenThere) {
+  TableSpec spec = Spec();
+  spec.spills = true;
+  spec.eviction.unseen_versions = 2;
+  spec.eviction.sweep_versions = 1;
+  const std::unique_ptr<Table> table = MakeTable(spec, 1);
+  Step(table.get(), 1, {7, 8}, {1, 2, 3, 4});
+  table->EndVersion(1);
+  ColdBatch batch;
+  table->Spill(1 << 20, &batch);
+  EXPECT_EQ(batch.keys.size(), 2u);
+  EXPECT_EQ(table->cold_count(), 2u);
+  EXPECT_TRUE(table->IsCold(7));
+  table->EndVersion(4);
+  EXPECT_EQ(table->row_count(), 0u);
+  EXPECT_EQ(table->counters().evicted_unseen, 2u);
+  EXPECT_EQ(table->TakeForgotten().size(), 2u);
+  table->Thaw(batch);  // An answer that comes too late.
+  EXPECT_EQ(table->row_count(), 0u);
+}
+
+TEST(TableTest, AKeyEvictedBetweenPullAndPushLeavesItsNeighboursAlone) {
+  TableSpec spec = Spec();
+  spec.eviction.unseen_versions = 1;
+  spec.eviction.sweep_versions = 1;
+  spec.staleness = 3;
+  const std::unique_ptr<Table> table = MakeTable(spec, 1);
+  Step(table.get(), 1, {1, 2, 3}, {0, 0, 0, 0, 0, 0});
+  table->EndVersion(1);
+  Step(table.get(), 3, {1, 3}, {0, 0, 0, 0});
+  table->EndVersion(3);  // 2 goes.
+  ASSERT_EQ(table->row_count(), 2u);
+  Step(table.get(), 4, {1, 2, 3}, {1, 1, 2, 2, 3, 3});
+  EXPECT_EQ(Pull(*table, {1, 2, 3}),
+            (std::vector<float>{-0.5f, -0.5f, -1.5f, -1.5f, -2.5f, -2.5f}));
+  EXPECT_EQ(table->counters().late_pushes, 1u);
+  EXPECT_EQ(table->counters().admitted, 4u);
 }
 
 }  // namespace
