@@ -4,6 +4,7 @@
 
 #include "ps/table/array_table.h"
 #include "ps/table/hashed_table.h"
+#include "ps/table/hybrid_table.h"
 
 namespace plexus {
 namespace {
@@ -39,7 +40,7 @@ std::unique_ptr<Table> MakeTable(const TableSpec& spec, std::uint64_t seed, std:
     case TableSpec::Kind::kArray:
       return std::make_unique<ArrayTable>(spec, seed, buckets);
     case TableSpec::Kind::kHybrid:
-      break;
+      return std::make_unique<HybridTable>(spec, seed, buckets);
   }
   LOG(FATAL) << "kind of table " << spec.name;
 }

@@ -48,8 +48,8 @@ struct RowView {
   }
 };
 
-// Since the table was made.  admitted + restored - evicted() = rows = rows in memory + rows on
-// disk.
+// Since the table was made.  admitted + restored - evicted() + promoted - demoted = rows = rows in
+// memory + rows on disk.
 struct TableCounters {
   std::uint64_t admitted = 0;           // Rows made.
   std::uint64_t restored = 0;           // Rows put back from a saved model.
