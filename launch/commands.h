@@ -12,6 +12,7 @@ int TrainCommand(const Flags& flags);
 int DataCommand(const Flags& flags);
 int EvaluateCommand(const Flags& flags);
 int PredictCommand(const Flags& flags);
+int InspectCommand(const Flags& flags);
 int KeygenCommand(const Flags& flags);
 
 }  // namespace plexus

@@ -38,6 +38,9 @@ DEFINE_double(zipf, 1.05, "exponent of the values' distribution");
 DEFINE_uint32(rank, 4, "rank of the planted factorisation machine");
 DEFINE_double(target_auc, 0.80, "best possible AUC to aim at");
 DEFINE_string(which, "best", "saved model to use: best, or final");
+DEFINE_uint32(top, 20, "hottest keys of each table to name");
+DEFINE_bool(json, false, "print one JSON object");
+DEFINE_bool(of_fields, false, "inspect: also read the data, and say whose the rows are");
 
 namespace plexus {
 namespace {
@@ -68,6 +71,12 @@ std::vector<std::string> TakeOverrides(int* argc, char** argv) {
 [[noreturn]] void ExitUsage(const std::string& sentence) {
   std::fprintf(stderr, "%s; see --help\n", sentence.c_str());
   std::exit(2);
+}
+
+// To `data synth` --fields is a number, to `inspect` a switch.
+std::string NameOfFlag(const std::string& argument, const std::vector<std::string>& arguments) {
+  const bool inspects = !arguments.empty() && arguments[0] == "inspect";
+  return inspects && argument == "--fields" ? "--of_fields" : argument;
 }
 
 // Sets one flag; `next` is the argument after it, or null.  True if that was its value.  gflags'
@@ -118,7 +127,8 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
     const std::string argument = argv[i];
     if (argument.size() < 2 || argument[0] != '-') {
       flags.arguments.push_back(argument);
-    } else if (SetFlag(argument, i + 1 < argc ? argv[i + 1] : nullptr)) {
+    } else if (SetFlag(NameOfFlag(argument, flags.arguments),
+                       i + 1 < argc ? argv[i + 1] : nullptr)) {
       ++i;
     }
   }
@@ -157,6 +167,9 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
   flags.rank = FLAGS_rank;
   flags.target_auc = FLAGS_target_auc;
   flags.which = FLAGS_which;
+  flags.top = FLAGS_top;
+  flags.json = FLAGS_json;
+  flags.of_fields = FLAGS_of_fields;
   return flags;
 }
 

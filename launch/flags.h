@@ -48,6 +48,11 @@ struct Flags {
   std::uint32_t rank = 0;
   double target_auc = 0;
   std::string which;
+
+  // Inspection.
+  std::uint32_t top = 0;
+  bool json = false;
+  bool of_fields = false;  // `--fields` of `plexus inspect`.
 };
 
 // Exits 2 with a sentence on an unknown or malformed flag; prints `help` and exits 0 on --help.

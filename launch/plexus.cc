@@ -24,6 +24,11 @@ constexpr const char* kHelp =
   plexus predict --run_dir=DIR --data=FILE --out=FILE [--which=best|final]
       Writes one probability a line.
 
+  plexus inspect RUN [--which=best|final] [--top=20] [--fields [--data=FILE[,FILE]]] [--json]
+      Says of each table of a saved model: rows, bytes, index, who came and went, the hottest keys,
+      how the rows' norms are spread.  --fields: reads the training data, or --data, and says which
+      field's values the rows are.  --json: one object.
+
   plexus data synth --out=DIR [--rows=N] [--valid_rows=N] [--test_rows=N] [--seed=N] [--fields=26]
                     [--cardinality_total=N] [--zipf=1.05] [--rank=4] [--target_auc=0.80]
       Makes Criteo-shaped data with a known best AUC; prints synth.json last.
@@ -58,6 +63,9 @@ int main(int argc, char** argv) {
   }
   if (command == "predict") {
     return plexus::PredictCommand(flags);
+  }
+  if (command == "inspect") {
+    return plexus::InspectCommand(flags);
   }
   if (command == "keygen") {
     return plexus::KeygenCommand(flags);

@@ -73,7 +73,7 @@ Status PrepareRunDirectory(const std::string& run_dir, bool overwrite, const pro
   }
   std::error_code error;
   for (const char* name :
-       {"job.textproto", "result.json", "metrics.jsonl", "members.json", "model"}) {
+       {"job.textproto", "result.json", "metrics.jsonl", "members.json", "model", "servers"}) {
     std::filesystem::remove_all(run_dir + "/" + name, error);
     if (error) {
       return FailedPrecondition("remove " + run_dir + "/" + name + ": " + error.message());

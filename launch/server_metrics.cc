@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/phase_json.h"
+#include "launch/server_report.h"
 
 namespace plexus {
 namespace {
@@ -104,6 +105,17 @@ void ServerMetrics::FillTables(const Shard& shard) {
              static_cast<double>(table.row_count()), labels);
     SetGauge("plexus_ps_row_bytes", "Memory of the table: index, rows and headers, as allocated.",
              static_cast<double>(table.memory_bytes()), labels);
+    SetGauge("plexus_ps_rows_on_disk", "Rows of the table on this shard that lie on disk.",
+             static_cast<double>(table.cold_count()), labels);
+    for (const auto& [event, total] : EventsOf(table.counters())) {
+      SetTotal("plexus_ps_table_rows_total", "What happened to rows, and to keys without one.",
+               static_cast<double>(total), {{"table", table.spec().name}, {"event", event}});
+    }
+    for (const auto& [part, bytes] : PartsOf(table.memory())) {
+      SetGauge("plexus_ps_table_memory_bytes",
+               "Memory of the table by part; free: of rows, what no row uses.",
+               static_cast<double>(bytes), {{"table", table.spec().name}, {"part", part}});
+    }
   }
   SetGauge("plexus_ps_state_bytes", "Memory of all tables and of the dense parameters.",
            static_cast<double>(shard.state().memory_bytes()));
