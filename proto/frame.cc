@@ -57,10 +57,10 @@ Status DecodeKeys(const JobPlan& plan, ByteReader& reader, std::uint32_t groups,
     if (!reader.GetArray(keys, &block.counts) || !reader.Align(8)) {
       return Bad("counts are cut off");
     }
-    for (const std::uint32_t table : group.tables) {
-      std::span<const float> gradients;
-      if (!reader.GetArray(std::uint64_t{keys} * plan.tables[table].dim, &gradients) ||
-          !reader.Align(8)) {
+    for (std::size_t t = 0; t < group.tables.size(); ++t) {
+      const std::uint64_t row_bytes = WireRowBytes(PushPrecision(plan), WireDim(plan, group, t));
+      std::span<const std::uint8_t> gradients;
+      if (!reader.GetArray(keys * row_bytes, &gradients) || !reader.Align(8)) {
         return Bad("gradients are cut off");
       }
       block.gradients.push_back(gradients);
@@ -167,13 +167,14 @@ StatusOr<PushBody> DecodePush(const JobPlan& plan, const DenseExtent& dense, con
 }
 
 std::size_t PullReplyBytes(const JobPlan& plan, const PullBody& pull, std::uint64_t dense_floats) {
-  std::size_t floats = dense_floats;
+  std::size_t bytes = dense_floats * sizeof(float);
   for (const KeyBlock& block : pull.groups) {
-    for (const std::uint32_t table : plan.groups[block.group].tables) {
-      floats += block.keys.size() * plan.tables[table].dim;
+    const KeyGroup& group = plan.groups[block.group];
+    for (std::size_t t = 0; t < group.tables.size(); ++t) {
+      bytes += block.keys.size() * WireRowBytes(PullPrecision(plan), WireDim(plan, group, t));
     }
   }
-  return floats * sizeof(float);
+  return bytes;
 }
 
 std::size_t PullBytes(const JobPlan&, std::span<const KeyBlock> groups) {
@@ -200,15 +201,17 @@ std::size_t PushBytes(const JobPlan& plan, std::span<const KeyBlock> groups,
   for (const KeyBlock& block : groups) {
     bytes += 8 + block.keys.size() * sizeof(Key);
     bytes += Padded(block.keys.size() * sizeof(std::uint32_t));
-    for (const std::uint32_t table : plan.groups[block.group].tables) {
-      bytes += Padded(block.keys.size() * plan.tables[table].dim * sizeof(float));
+    const KeyGroup& group = plan.groups[block.group];
+    for (std::size_t t = 0; t < group.tables.size(); ++t) {
+      bytes +=
+          Padded(block.keys.size() * WireRowBytes(PushPrecision(plan), WireDim(plan, group, t)));
     }
   }
   return bytes + dense_floats * sizeof(float);
 }
 
 void EncodePush(ByteWriter& writer, const JobPlan& plan, std::uint32_t samples, double loss_sum,
-                std::span<const KeyBlock> groups, const FillGradients& fill) {
+                std::span<const KeyBlock> groups, const GradientsOf& gradients_of) {
   writer.Put(samples);
   writer.Put(static_cast<std::uint32_t>(groups.size()));
   writer.Put(loss_sum);
@@ -219,11 +222,12 @@ void EncodePush(ByteWriter& writer, const JobPlan& plan, std::uint32_t samples, 
     writer.PutArray(block.keys);
     writer.PutArray(block.counts);
     writer.Align(8);
-    const auto& tables = plan.groups[block.group].tables;
-    for (std::size_t t = 0; t < tables.size(); ++t) {
-      const std::size_t floats = block.keys.size() * plan.tables[tables[t]].dim;
-      auto* at = reinterpret_cast<float*>(writer.Reserve(floats * sizeof(float)));
-      fill(g, t, {at, floats});
+    const KeyGroup& group = plan.groups[block.group];
+    for (std::size_t t = 0; t < group.tables.size() && !block.keys.empty(); ++t) {
+      const std::uint32_t dim = WireDim(plan, group, t);
+      const std::size_t bytes = block.keys.size() * WireRowBytes(PushPrecision(plan), dim);
+      EncodeWireRows(PushPrecision(plan), gradients_of(g, t), block.keys.size(), dim,
+                     writer.Reserve(bytes));
       writer.Align(8);
     }
   }

@@ -19,17 +19,22 @@
 //          60  u32 flags       FrameFlags
 //
 // Bodies, in order ([n] = array, aligned):
-//   kPull       u32 groups; per group: u32 group, u32 keys, u64 key[keys].
-//   kPullReply  per group as asked, per table of the group: f32 value[keys x dim]; if kFlagDense
-//   was set: the shard's dense
-//               blocks in ascending order: f32 value[count].
-//   kPush       u32 samples, u32 groups, f64 loss_sum; per group: u32 group, u32 keys, u64
-//   key[keys], u32 count[keys], per table: f32
-//               gradient[keys x dim]; if kFlagDense: the shard's dense blocks' gradient sums; if
-//               kFlagDenseState: their values followed by state.
-//   kPushReply, kPhaseQuery                                  empty
-//   kPhaseReply                                              a proto::Phase; `step` = the first
-//   step of the rank that this shard has not applied kControl a proto::Control kError a sentence
+//   kPull        u32 groups, u32 0; per group: u32 group, u32 keys, u64 key[keys].
+//   kPullReply   per group as asked, per table of the group: a wire row of values for each key, not
+//                aligned; if kFlagDense was set: the shard's dense blocks, ascending: f32
+//                value[count], aligned to 4.
+//   kPush        u32 samples, u32 groups, f64 loss_sum; per group: u32 group, u32 keys, u64
+//                key[keys], u32 count[keys], per table: a wire row of gradient sums for each key;
+//                if kFlagDense: the shard's dense blocks' gradient sums; if kFlagDenseState: their
+//                values followed by state.
+//   kPushReply, kPhaseQuery   empty
+//   kPhaseReply  a proto::Phase; `step` = the rank's first step that this shard has not applied
+//   kControl     a proto::Control
+//   kError       a sentence
+//
+// A wire row is KeyGroup::dims floats as EncodeWireRow (common/precision) writes them, in
+// train.pull_precision or train.push_precision: 4 dim bytes if F32, else 2 dim (BF16, F16) or dim
+// and a scale (INT8), padded to 4.
 //
 // Thread safety: pure functions on values.
 #pragma once
@@ -118,8 +123,9 @@ Status VerifyFrame(const Bytes& frame);
 struct KeyBlock {
   std::uint32_t group = 0;
   std::span<const Key> keys;
-  std::span<const std::uint32_t> counts;          // Pushes.
-  std::vector<std::span<const float>> gradients;  // Pushes: one a table of the group, [keys x dim].
+  std::span<const std::uint32_t> counts;  // Pushes.
+  // Pushes: one a table of the group, wire rows of the keys; F32 are floats, aligned to 8.
+  std::vector<std::span<const std::uint8_t>> gradients;
 };
 
 struct PullBody {
@@ -145,18 +151,18 @@ struct DenseExtent {
 StatusOr<PullBody> DecodePull(const JobPlan& plan, const Bytes& frame);
 StatusOr<PushBody> DecodePush(const JobPlan& plan, const DenseExtent& dense, const Bytes& frame);
 
-// Where the floats of a pull's reply lie: the same arithmetic for who writes and who reads.
+// How long a pull's reply is: the same arithmetic for who writes and who reads.
 std::size_t PullReplyBytes(const JobPlan& plan, const PullBody& pull, std::uint64_t dense_floats);
 
 std::size_t PullBytes(const JobPlan& plan, std::span<const KeyBlock> groups);
 void EncodePull(ByteWriter& writer, std::span<const KeyBlock> groups);
 
-// Keys only; the caller fills each gradient array through `fill(group position, table position,
-// floats)`.
-using FillGradients = std::function<void(std::size_t, std::size_t, std::span<float>)>;
+// Keys and counts of `groups`, and the gradients that gradients_of(position in `groups`, position
+// of the table in its group) names: [keys x KeyGroup::dims], not read if there are no keys.
+using GradientsOf = std::function<const float*(std::size_t, std::size_t)>;
 std::size_t PushBytes(const JobPlan& plan, std::span<const KeyBlock> groups,
                       std::uint64_t dense_floats);
 void EncodePush(ByteWriter& writer, const JobPlan& plan, std::uint32_t samples, double loss_sum,
-                std::span<const KeyBlock> groups, const FillGradients& fill);
+                std::span<const KeyBlock> groups, const GradientsOf& gradients_of);
 
 }  // namespace plexus

@@ -41,22 +41,11 @@ std::vector<BatchInput::Read> BatchInput::ReadsOf(std::uint32_t FieldTables::*ta
 void BatchInput::TakeReplies(const PreparedBatch& batch, std::vector<Bytes> replies, bool dense) {
   replies_ = std::move(replies);
   for (std::uint32_t shard = 0; shard < replies_.size(); ++shard) {
-    const auto* floats = reinterpret_cast<const float*>(BodyOf(replies_[shard]).data());
+    const std::uint8_t* at = BodyOf(replies_[shard]).data();
     for (std::size_t g = 0; g < rows_.size(); ++g) {
       const GroupKeys& keys = batch.keys.groups[g];
-      const std::size_t begin = keys.shard_begin[shard];
-      const std::size_t count = keys.shard_begin[shard + 1] - begin;
       for (std::size_t t = 0; t < rows_[g].size(); ++t) {
-        const std::uint32_t dim = WireDim(*plan_, plan_->groups[g], t);
-        TableRows& rows = rows_[g][t];
-        if (replies_.size() == 1) {
-          rows.rows = floats;
-        } else {
-          rows.storage.resize(std::max(rows.storage.size(), keys.keys.size() * dim));
-          rows.rows = rows.storage.data();
-          std::copy_n(floats, count * dim, rows.storage.data() + begin * dim);
-        }
-        floats += count * dim;
+        at = TakeRows(keys, shard, at, WireDim(*plan_, plan_->groups[g], t), &rows_[g][t]);
       }
     }
     if (!dense) {
@@ -64,10 +53,29 @@ void BatchInput::TakeReplies(const PreparedBatch& batch, std::vector<Bytes> repl
     }
     for (const std::uint32_t b : shard_blocks_[shard]) {
       const DenseBlock& block = plan_->dense.blocks()[b];
-      std::copy_n(floats, block.count, dense_values_.data() + block.offset);
-      floats += block.count;
+      const std::size_t bytes = block.count * sizeof(float);
+      std::memcpy(dense_values_.data() + block.offset, at, bytes);
+      at += bytes;
     }
   }
+}
+
+const std::uint8_t* BatchInput::TakeRows(const GroupKeys& keys, std::uint32_t shard,
+                                         const std::uint8_t* wire, std::uint32_t dim,
+                                         TableRows* rows) const {
+  const Precision precision = PullPrecision(*plan_);
+  const std::size_t begin = keys.shard_begin[shard];
+  const std::size_t count = keys.shard_begin[shard + 1] - begin;
+  if (replies_.size() == 1 && precision == Precision::kF32) {
+    rows->rows = reinterpret_cast<const float*>(wire);
+  } else {
+    rows->storage.resize(std::max(rows->storage.size(), keys.keys.size() * dim));
+    rows->rows = rows->storage.data();
+    if (count > 0) {
+      DecodeWireRows(precision, wire, count, dim, rows->storage.data() + begin * dim);
+    }
+  }
+  return wire + count * WireRowBytes(precision, dim);
 }
 
 const ModelInput& BatchInput::Make(const PreparedBatch& batch, std::uint64_t step, bool train) {

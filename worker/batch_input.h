@@ -1,8 +1,9 @@
 // BatchInput: turns shards' replies into what a model reads, and holds the gradients that it
 // writes.
 //
-// Rows of most groups are read where they lie.  Those of a group with an addresser are combined
-// into vectors first, and the vectors' gradients are spread over the rows afterwards.
+// Rows in train.pull_precision become floats, f32 rows of most groups are read where they lie.
+// Those of a group with an addresser are combined into vectors first, and the vectors' gradients
+// are spread over the rows afterwards.
 //
 // Thread safety: none; belongs to a rank's thread.
 #pragma once
@@ -27,7 +28,7 @@ class BatchInput {
 
   // Takes the rows (and dense values, if the replies carry them) of a pull that every shard
   // answered.
-  // The replies are kept until the next call: rows of a single shard are read where they lie.
+  // The replies are kept until the next call: f32 rows of a single shard are read where they lie.
   void TakeReplies(const PreparedBatch& batch, std::vector<Bytes> replies, bool dense);
 
   // The model's input; with `train`, row gradients are zeroed and may be written.  Borrows `batch`.
@@ -45,7 +46,7 @@ class BatchInput {
  private:
   // Floats of one (group, table).
   struct TableRows {
-    std::vector<float> storage;   // Rows, where several shards sent them.
+    std::vector<float> storage;   // Rows, where several shards sent them, or not as f32.
     const float* rows = nullptr;  // storage, or the only shard's frame.
     std::vector<float> gradients;
     std::vector<float> vectors;  // With an addresser: what the model reads in place of rows.
@@ -58,6 +59,9 @@ class BatchInput {
     std::uint32_t table = 0;           // Position in the group's tables.
     std::uint32_t field_in_group = 0;  // Position in the group's fields.
   };
+  // One table's rows in a shard's reply, which begin at `wire`; where they end.
+  const std::uint8_t* TakeRows(const GroupKeys& keys, std::uint32_t shard, const std::uint8_t* wire,
+                               std::uint32_t dim, TableRows* rows) const;
   std::vector<Read> ReadsOf(std::uint32_t FieldTables::*table,
                             std::uint32_t FieldTables::*group) const;
   Lookup LookupOf(const PreparedBatch& batch, const Read& read, bool train);

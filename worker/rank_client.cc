@@ -118,13 +118,9 @@ void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32
     ByteWriter writer = StartFrame(Header(FrameType::kPush, phase.number(), step, flags),
                                    PushBytes(*plan_, blocks, dense_floats));
     EncodePush(writer, *plan_, gradients.samples, gradients.loss_sum, blocks,
-               [&](std::size_t g, std::size_t t, std::span<float> out) {
-                 const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
-                 const std::size_t first =
-                     std::size_t{gradients.keys->groups[g].shard_begin[shard]} * dim;
-                 if (!out.empty()) {  // Without keys there may be no array.
-                   std::memcpy(out.data(), gradients.groups[g][t] + first, out.size_bytes());
-                 }
+               [&](std::size_t g, std::size_t t) {
+                 const std::size_t first = gradients.keys->groups[g].shard_begin[shard];
+                 return gradients.groups[g][t] + first * WireDim(*plan_, plan_->groups[g], t);
                });
     if (gradients.dense != nullptr) {
       for (const std::uint32_t b : shard_blocks_[shard]) {

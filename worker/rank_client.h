@@ -39,12 +39,11 @@ class RankClient {
   };
   std::optional<Pulled> TakePulled(std::uint64_t request);
 
-  // Gradient sums for one (step): `fill(group, table position, floats)` writes group's gradients of
-  // all unique keys; see EncodePush.
+  // Gradient sums of one (rank, step).
   struct Gradients {
     const StepKeys* keys = nullptr;  // Null: an empty part.
     std::vector<std::vector<const float*>>
-        groups;                    // [group][table of the group] -> [unique keys x dim].
+        groups;                    // [group][table of the group] -> [unique keys x KeyGroup::dims].
     const float* dense = nullptr;  // Flat vector of the layout; null: none.
     const std::vector<std::vector<float>>* dense_state =
         nullptr;  // Per shard, values and state (dense_sync MPI).

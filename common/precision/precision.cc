@@ -329,6 +329,18 @@ void EncodeWireRow(Precision precision, const float* from, std::size_t n, std::u
   std::memset(end, 0, static_cast<std::size_t>(to + WireRowBytes(precision, n) - end));
 }
 
+void EncodeWireRows(Precision precision, const float* from, std::size_t rows, std::size_t n,
+                    std::uint8_t* to) {
+  if (precision == Precision::kF32) {
+    std::memcpy(to, from, rows * n * sizeof(float));
+    return;
+  }
+  const std::size_t row_bytes = WireRowBytes(precision, n);
+  for (std::size_t row = 0; row < rows; ++row) {
+    EncodeWireRow(precision, from + row * n, n, to + row * row_bytes);
+  }
+}
+
 void DecodeWireRow(Precision precision, const std::uint8_t* from, std::size_t n, float* to) {
   DecodeWireRows(precision, from, 1, n, to);
 }

@@ -71,7 +71,9 @@ constexpr std::size_t WireRowBytes(Precision precision, std::size_t n) {
 }
 void EncodeWireRow(Precision precision, const float* from, std::size_t n, std::uint8_t* to);
 void DecodeWireRow(Precision precision, const std::uint8_t* from, std::size_t n, float* to);
-// `rows` of them, one after the other; `to` is [rows x n].
+// `rows` of them, one after the other; floats are [rows x n].
+void EncodeWireRows(Precision precision, const float* from, std::size_t rows, std::size_t n,
+                    std::uint8_t* to);
 void DecodeWireRows(Precision precision, const std::uint8_t* from, std::size_t rows, std::size_t n,
                     float* to);
 

@@ -1,10 +1,12 @@
 // frame_fuzz: any bytes as a frame for the decoders, or as a sequence of frames for a shard.
 //
-// The first byte chooses: decoders, or a shard in BSP, deterministic SSP or ASP.  A shard's frames
+// The first byte chooses: decoders, or a shard in BSP, deterministic SSP or ASP (mod 4), and the
+// precision of rows on the wire (div 4, mod 4).  A shard's frames
 // are u16 length and as many bytes; magic, length and checksum are put right, so that the fuzzer
 // gets past them.  A length of 0 is a tick of the timer.
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,7 +25,7 @@ namespace {
 constexpr std::uint64_t kIncarnation = 7;
 
 // Two ranks; a HASHED and an ARRAY group; two dense parameters.
-std::shared_ptr<const JobPlan> MakeFuzzPlan(std::int32_t staleness) {
+std::shared_ptr<const JobPlan> MakeFuzzPlan(std::int32_t staleness, proto::Precision precision) {
   StatusOr<proto::Job> job = ParseJob(
       "data { fields { name: \"C1\" tables: \"t\" } } tables { name: \"t\" } train { ranks: 2 }",
       "fuzz", {});
@@ -34,6 +36,8 @@ std::shared_ptr<const JobPlan> MakeFuzzPlan(std::int32_t staleness) {
   plan->job.mutable_train()->set_staleness(staleness);
   plan->job.mutable_train()->set_deterministic(staleness > 0);
   plan->job.mutable_train()->set_clip_dense_norm(1);
+  plan->job.mutable_train()->set_pull_precision(precision);
+  plan->job.mutable_train()->set_push_precision(precision);
   plan->tables.resize(3);
   plan->tables[0].name = "hashed";
   plan->tables[0].dim = 3;
@@ -46,7 +50,9 @@ std::shared_ptr<const JobPlan> MakeFuzzPlan(std::int32_t staleness) {
   plan->tables[2].dim = 2;
   plan->groups.resize(2);
   plan->groups[0].tables = {0, 1};
+  plan->groups[0].dims = {3, 1};
   plan->groups[1].tables = {2};
+  plan->groups[1].dims = {2};
   plan->groups[1].array_rows = 10;
   DenseParameterSpec weight;
   weight.name = "w";
@@ -83,8 +89,12 @@ void Touch(std::span<const T> values) {
   (void)sink;
 }
 
-void FuzzDecoders(std::span<const std::uint8_t> bytes) {
-  static const std::shared_ptr<const JobPlan> plan = MakeFuzzPlan(0);
+void FuzzDecoders(proto::Precision precision, std::span<const std::uint8_t> bytes) {
+  static std::map<proto::Precision, std::shared_ptr<const JobPlan>> plans;
+  std::shared_ptr<const JobPlan>& plan = plans[precision];
+  if (plan == nullptr) {
+    plan = MakeFuzzPlan(0, precision);
+  }
   (void)VerifyFrame(ExactBytes(bytes));
   const Bytes frame = Repaired(bytes);
   (void)DecodeControl(frame);
@@ -101,8 +111,14 @@ void FuzzDecoders(std::span<const std::uint8_t> bytes) {
   for (const KeyBlock& block : push->groups) {
     Touch(block.keys);
     Touch(block.counts);
-    for (const auto gradients : block.gradients) {
-      Touch(gradients);
+    for (std::size_t t = 0; t < block.gradients.size(); ++t) {
+      const std::uint32_t dim = plan->groups[block.group].dims[t];
+      std::vector<float> floats(block.keys.size() * dim);
+      if (!floats.empty()) {
+        DecodeWireRows(PushPrecision(*plan), block.gradients[t].data(), block.keys.size(), dim,
+                       floats.data());
+      }
+      Touch(std::span<const float>(floats));
     }
   }
   Touch(push->dense);
@@ -123,10 +139,11 @@ void StartPhaseOne(Shard* shard) {
   shard->OnMessage(kSchedulerPeer, ControlFrame(control), 0);
 }
 
-void FuzzShard(std::int32_t staleness, std::span<const std::uint8_t> bytes) {
+void FuzzShard(std::int32_t staleness, proto::Precision precision,
+               std::span<const std::uint8_t> bytes) {
   ShardOptions options;
   options.registration.set_incarnation(kIncarnation);
-  Shard shard(MakeFuzzPlan(staleness), options);
+  Shard shard(MakeFuzzPlan(staleness, precision), options);
   StartPhaseOne(&shard);
   Millis now = 0;
   while (bytes.size() >= 2) {
@@ -168,18 +185,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     return 0;
   }
   const std::span<const std::uint8_t> rest(bytes + 1, size - 1);
+  const auto precision = static_cast<plexus::proto::Precision>(bytes[0] / 4 % 4);
   switch (bytes[0] % 4) {
     case 0:
-      plexus::FuzzDecoders(rest);
+      plexus::FuzzDecoders(precision, rest);
       break;
     case 1:
-      plexus::FuzzShard(0, rest);
+      plexus::FuzzShard(0, precision, rest);
       break;
     case 2:
-      plexus::FuzzShard(2, rest);
+      plexus::FuzzShard(2, precision, rest);
       break;
     default:
-      plexus::FuzzShard(-1, rest);
+      plexus::FuzzShard(-1, precision, rest);
   }
   return 0;
 }

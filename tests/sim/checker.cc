@@ -110,7 +110,8 @@ bool Checker::DecodePart(const PushBody& body, std::uint32_t rank, Part* part) {
   for (const KeyBlock& block : body.groups) {
     const std::uint32_t table = plan_->groups[block.group].tables[0];
     for (std::size_t i = 0; i < block.keys.size(); ++i) {
-      const float* gradient = block.gradients[0].data() + i * plan_->ranks();
+      const auto* gradient =
+          reinterpret_cast<const float*>(block.gradients[0].data()) + i * plan_->ranks();
       for (std::uint32_t r = 0; r < plan_->ranks(); ++r) {
         const auto count = static_cast<float>(block.counts[i]);
         const float reads = gradient[r] / count;

@@ -85,9 +85,9 @@ class ServerMetricsTest : public testing::Test {
     const std::vector<KeyBlock> blocks = {
         {.group = 0, .keys = keys_, .counts = counts_, .gradients = {}}};
     ByteWriter writer = StartFrame(header, PushBytes(*plan_, blocks, 0));
-    EncodePush(writer, *plan_, 3, 0.5, blocks, [](std::size_t, std::size_t, std::span<float> out) {
-      std::fill(out.begin(), out.end(), 1.0f);
-    });
+    const std::vector<float> ones(64, 1.0f);
+    EncodePush(writer, *plan_, 3, 0.5, blocks,
+               [&ones](std::size_t, std::size_t) { return ones.data(); });
     Handle(writer.Finish());
   }
 

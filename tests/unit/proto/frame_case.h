@@ -30,10 +30,13 @@ struct FrameCase {
   std::vector<std::vector<std::uint32_t>> counts;
   std::vector<KeyBlock> blocks;
   std::vector<std::vector<std::vector<float>>> gradients;  // [block][table of the group]
+  // The same as wire rows.
+  std::vector<std::vector<std::vector<std::uint8_t>>> wire_gradients;
   std::vector<float> dense_gradients;
   std::vector<float> dense_state;
 
   explicit FrameCase(Draws* draws) {
+    plan.job.mutable_train()->set_push_precision(static_cast<proto::Precision>(draws->Below(4)));
     const std::uint64_t groups = 1 + draws->Below(4);
     for (std::uint64_t g = 0; g < groups; ++g) {
       KeyGroup& group = plan.groups.emplace_back();
@@ -42,6 +45,7 @@ struct FrameCase {
         group.tables.push_back(static_cast<std::uint32_t>(plan.tables.size()));
         TableSpec& table = plan.tables.emplace_back();
         table.dim = static_cast<std::uint32_t>(1 + draws->Below(9));
+        group.dims.push_back(static_cast<std::uint32_t>(1 + draws->Below(table.dim)));
         table.kind = group.array_rows > 0 ? TableSpec::Kind::kArray : TableSpec::Kind::kHashed;
         table.rows = group.array_rows;
       }
@@ -78,9 +82,7 @@ struct FrameCase {
         (with_dense ? dense_gradients.size() : 0) + (with_state ? dense_state.size() : 0);
     ByteWriter writer = StartFrame(header, PushBytes(plan, blocks, floats));
     EncodePush(writer, plan, 17, -2.5, blocks,
-               [this](std::size_t g, std::size_t t, std::span<float> out) {
-                 std::copy(gradients[g][t].begin(), gradients[g][t].end(), out.begin());
-               });
+               [this](std::size_t g, std::size_t t) { return gradients[g][t].data(); });
     if (with_dense) {
       writer.PutArray(std::span<const float>(dense_gradients));
     }
@@ -102,13 +104,22 @@ struct FrameCase {
     keys.emplace_back();
     counts.emplace_back();
     gradients.emplace_back();
+    wire_gradients.emplace_back();
     const std::uint64_t rows = plan.groups[group].array_rows;
     for (std::uint64_t n = draws->Below(7); n > 0; --n) {
       keys.back().push_back(rows > 0 ? draws->Below(rows) : draws->Bits());
       counts.back().push_back(static_cast<std::uint32_t>(draws->Below(100)));
     }
-    for (const std::uint32_t table : plan.groups[group].tables) {
-      Fill(draws, keys.back().size() * plan.tables[table].dim, &gradients.back().emplace_back());
+    const Precision precision = PushPrecision(plan);
+    for (const std::uint32_t dim : plan.groups[group].dims) {
+      std::vector<float>& floats = gradients.back().emplace_back();
+      Fill(draws, keys.back().size() * dim, &floats);
+      std::vector<std::uint8_t>& wire = wire_gradients.back().emplace_back();
+      for (std::size_t i = 0; i < floats.size(); i += dim) {
+        wire.resize(wire.size() + WireRowBytes(precision, dim));
+        EncodeWireRow(precision, &floats[i], dim,
+                      &wire[wire.size() - WireRowBytes(precision, dim)]);
+      }
     }
   }
 };

@@ -1,5 +1,6 @@
 // Random plans and bodies: what is encoded is decoded; what is damaged is refused or stays in
 // bounds.
+#include <cstring>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -56,7 +57,14 @@ TEST(FrameProperty, PushesRoundTrip) {
         EXPECT_EQ(Copy(got->groups[b].counts), sent.counts[b]);
         ASSERT_EQ(got->groups[b].gradients.size(), sent.gradients[b].size());
         for (std::size_t t = 0; t < sent.gradients[b].size(); ++t) {
-          EXPECT_EQ(Copy(got->groups[b].gradients[t]), sent.gradients[b][t]);
+          const std::span<const std::uint8_t> wire = got->groups[b].gradients[t];
+          EXPECT_EQ(Copy(wire), sent.wire_gradients[b][t]);
+          EXPECT_EQ((wire.data() - frame.data()) % 8, 0);
+          if (PushPrecision(sent.plan) == Precision::kF32) {
+            const std::vector<float>& floats = sent.gradients[b][t];
+            EXPECT_TRUE(floats.empty() ||
+                        std::memcmp(wire.data(), floats.data(), 4 * floats.size()) == 0);
+          }
         }
       }
       const bool dense = (flags & kFlagDense) != 0;
@@ -104,7 +112,8 @@ void ExpectInBounds(const JobPlan& plan, const Bytes& frame, const KeyBlock& blo
   ASSERT_TRUE(inside(block.counts));
   ASSERT_EQ(block.gradients.size(), group.tables.size());
   for (std::size_t t = 0; t < group.tables.size(); ++t) {
-    ASSERT_EQ(block.gradients[t].size(), block.keys.size() * plan.tables[group.tables[t]].dim);
+    ASSERT_EQ(block.gradients[t].size(),
+              block.keys.size() * WireRowBytes(PushPrecision(plan), group.dims[t]));
     ASSERT_TRUE(inside(block.gradients[t]));
   }
 }

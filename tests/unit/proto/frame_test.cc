@@ -109,7 +109,9 @@ JobPlan TwoGroups() {
   plan.tables[2].dim = 512;
   plan.groups.resize(2);
   plan.groups[0].tables = {0, 1};
+  plan.groups[0].dims = {2, 1};
   plan.groups[1].tables = {2};
+  plan.groups[1].dims = {512};
   plan.groups[1].array_rows = 5;
   return plan;
 }
@@ -163,6 +165,41 @@ TEST(FrameTest, ReplySizeFollowsThePlan) {
   pull.groups[0] = {.group = 0, .keys = keys, .counts = {}, .gradients = {}};
   pull.groups[1] = {.group = 1, .keys = keys, .counts = {}, .gradients = {}};
   EXPECT_EQ(PullReplyBytes(TwoGroups(), pull, 7), (3u * (2 + 1) + 3 * 512 + 7) * 4);
+  JobPlan plan = TwoGroups();
+  plan.groups[1].dims = {100};
+  EXPECT_EQ(PullReplyBytes(plan, pull, 7), (3u * (2 + 1) + 3 * 100 + 7) * 4);
+  plan.job.mutable_train()->set_pull_precision(proto::BF16);
+  EXPECT_EQ(PullReplyBytes(plan, pull, 7), 3u * (4 + 4) + 3 * 200 + 7 * 4);
+  plan.job.mutable_train()->set_pull_precision(proto::INT8);
+  EXPECT_EQ(PullReplyBytes(plan, pull, 7), 3u * (8 + 8) + 3 * 104 + 7 * 4);
+}
+
+// A push of one key of group 0: dimensions 2 and 1.
+TEST(FrameTest, GradientsAreRefusedAtAnyOtherLength) {
+  for (const auto precision : {proto::F32, proto::BF16, proto::F16, proto::INT8}) {
+    JobPlan plan = TwoGroups();
+    plan.job.mutable_train()->set_push_precision(precision);
+    const std::vector<Key> keys = {7};
+    const std::vector<std::uint32_t> counts = {1};
+    const std::vector<float> gradients = {1, -2};
+    const std::vector<KeyBlock> blocks = {
+        {.group = 0, .keys = keys, .counts = counts, .gradients = {}}};
+    EXPECT_EQ(PushBytes(plan, blocks, 0), 16u + 8 + 8 + 8 + 2 * 8);
+    FrameHeader header;
+    header.type = FrameType::kPush;
+    ByteWriter writer = StartFrame(header, PushBytes(plan, blocks, 0));
+    EncodePush(writer, plan, 1, 0, blocks,
+               [&gradients](std::size_t, std::size_t) { return gradients.data(); });
+    const Bytes frame = writer.Finish();
+    ASSERT_TRUE(DecodePush(plan, {}, frame).ok());
+    const auto body = BodyOf(frame);
+    for (std::size_t size = 0; size < body.size(); ++size) {
+      EXPECT_FALSE(DecodePush(plan, {}, WithBody(frame, body.first(size))).ok()) << size;
+    }
+    std::vector<std::uint8_t> longer(body.begin(), body.end());
+    longer.resize(body.size() + 8);
+    EXPECT_FALSE(DecodePush(plan, {}, WithBody(frame, longer)).ok());
+  }
 }
 
 }  // namespace

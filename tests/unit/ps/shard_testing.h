@@ -27,6 +27,7 @@ struct OwnedPush {
   std::vector<std::vector<std::vector<float>>> gradients;  // [group][table of the group]
   std::vector<float> dense;                                // Of the shard's blocks; empty: none.
 
+  // As a job with push_precision F32 has them.
   std::vector<KeyBlock> Blocks() const {
     std::vector<KeyBlock> blocks;
     for (std::uint32_t g = 0; g < keys.size(); ++g) {
@@ -34,7 +35,10 @@ struct OwnedPush {
       block.group = g;
       block.keys = keys[g];
       block.counts = counts[g];
-      block.gradients.assign(gradients[g].begin(), gradients[g].end());
+      for (const std::vector<float>& floats : gradients[g]) {
+        block.gradients.emplace_back(reinterpret_cast<const std::uint8_t*>(floats.data()),
+                                     floats.size() * sizeof(float));
+      }
     }
     return blocks;
   }
@@ -53,9 +57,7 @@ struct OwnedPush {
     const std::vector<KeyBlock> blocks = Blocks();
     ByteWriter writer = StartFrame(header, PushBytes(plan, blocks, dense.size()));
     EncodePush(writer, plan, samples, loss_sum, blocks,
-               [this](std::size_t g, std::size_t t, std::span<float> out) {
-                 std::copy(gradients[g][t].begin(), gradients[g][t].end(), out.begin());
-               });
+               [this](std::size_t g, std::size_t t) { return gradients[g][t].data(); });
     writer.PutArray(std::span<const float>(dense));
     return writer.Finish();
   }

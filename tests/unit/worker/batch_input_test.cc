@@ -149,6 +149,65 @@ TEST(BatchInputTest, AddressersCombineRowsAndSpreadGradients) {
   }
 }
 
+// The replies of `problem` with rows in the pull precision.
+std::vector<Bytes> Narrowed(const Problem& problem) {
+  std::vector<Bytes> narrowed;
+  for (std::uint32_t s = 0; s < problem.replies.size(); ++s) {
+    const auto body = BodyOf(problem.replies[s]);
+    const auto* floats = reinterpret_cast<const float*>(body.data());
+    const auto* end = floats + body.size() / sizeof(float);
+    std::string wire;
+    for (std::size_t g = 0; g < problem.plan->groups.size(); ++g) {
+      const GroupKeys& keys = problem.batch.keys.groups[g];
+      for (const std::uint32_t dim : problem.plan->groups[g].dims) {
+        for (std::uint32_t i = keys.shard_begin[s]; i < keys.shard_begin[s + 1]; ++i) {
+          const Precision precision = PullPrecision(*problem.plan);
+          std::vector<std::uint8_t> row(WireRowBytes(precision, dim));
+          EncodeWireRow(precision, floats, dim, row.data());
+          wire.append(row.begin(), row.end());
+          floats += dim;
+        }
+      }
+    }
+    wire.append(reinterpret_cast<const char*>(floats), reinterpret_cast<const char*>(end));
+    narrowed.push_back(MakeFrame({}, wire));
+  }
+  return narrowed;
+}
+
+TEST(BatchInputTest, RowsInFewerBytesAreReadAsFloats) {
+  for (const std::string precision : {"BF16", "F16", "INT8"}) {
+    for (const std::uint32_t shards : {1u, 3u}) {
+      const Problem problem(shards, {"train.pull_precision=" + precision});
+      BatchInput input(problem.plan, 0, problem.shard_blocks);
+      input.TakeReplies(problem.batch, Narrowed(problem), true);
+      const ModelInput& made = input.Make(problem.batch, 9, true);
+      for (std::uint32_t f = 0; f < 3; ++f) {
+        const Lookup& lookup = made.embeddings[f];
+        const FieldTables& field = problem.plan->fields[f];
+        const std::uint64_t rows = problem.plan->groups[field.embedding_group].array_rows;
+        for (std::uint32_t i = 0; i < problem.batch.batch.samples; ++i) {
+          const Key raw = problem.batch.batch.sparse[f].keys[i];
+          const Key key = rows > 0 ? raw % rows : raw;
+          std::vector<float> whole(lookup.dim);
+          for (std::uint32_t e = 0; e < lookup.dim; ++e) {
+            whole[e] = RowFloat(field.embedding, key, e);
+          }
+          std::vector<std::uint8_t> wire(WireRowBytes(PullPrecision(*problem.plan), whole.size()));
+          std::vector<float> expected(lookup.dim);
+          EncodeWireRow(PullPrecision(*problem.plan), whole.data(), whole.size(), wire.data());
+          DecodeWireRow(PullPrecision(*problem.plan), wire.data(), whole.size(), expected.data());
+          const float* read = lookup.rows + std::size_t{lookup.indices[i]} * lookup.dim;
+          ASSERT_EQ(std::vector<float>(read, read + lookup.dim), expected) << precision;
+        }
+      }
+      for (const DenseBlock& block : problem.plan->dense.blocks()) {
+        ASSERT_EQ(input.dense_values()[block.offset], static_cast<float>(block.offset));
+      }
+    }
+  }
+}
+
 TEST(BatchInputTest, NarrowFieldsReadAndWriteTheFirstElements) {
   const Problem problem(2, {"data.fields.C2.dim=2"});
   BatchInput input(problem.plan, 0, problem.shard_blocks);

@@ -1,5 +1,9 @@
 #include "worker/rank_client.h"
 
+#include <cstring>
+#include <string>
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -133,23 +137,40 @@ TEST_F(RankClientTest, SaysAgainWhatIsNotAnswered) {
   EXPECT_EQ(client_.unacknowledged(), 0u);
 }
 
+using GradientFloats = std::vector<std::vector<std::vector<float>>>;  // [group][table]
+
+GradientFloats FloatsOf(const JobPlan& plan, const StepKeys& keys) {
+  GradientFloats floats(plan.groups.size());
+  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
+    for (const std::uint32_t dim : plan.groups[g].dims) {
+      std::vector<float>& all = floats[g].emplace_back();
+      for (std::size_t i = 0; i < keys.groups[g].keys.size() * dim; ++i) {
+        all.push_back(static_cast<float>(100 * floats[g].size() + i) / 3);
+      }
+    }
+  }
+  return floats;
+}
+
+std::vector<std::vector<const float*>> PointersTo(const GradientFloats& floats) {
+  std::vector<std::vector<const float*>> pointers;
+  for (const auto& group : floats) {
+    auto& tables = pointers.emplace_back();
+    for (const auto& all : group) {
+      tables.push_back(all.data());
+    }
+  }
+  return pointers;
+}
+
 TEST_F(RankClientTest, PushesCarryEachShardsPart) {
   std::vector<float> dense(plan_->dense.size());
   for (std::size_t i = 0; i < dense.size(); ++i) {
     dense[i] = static_cast<float>(i);
   }
+  const GradientFloats floats = FloatsOf(*plan_, keys_);
   RankClient::Gradients gradients;
-  std::vector<std::vector<std::vector<float>>> floats(2);
-  gradients.groups.resize(2);
-  for (std::size_t g = 0; g < 2; ++g) {
-    for (const std::uint32_t table : plan_->groups[g].tables) {
-      std::vector<float>& all = floats[g].emplace_back();
-      for (std::size_t i = 0; i < keys_.groups[g].keys.size() * plan_->tables[table].dim; ++i) {
-        all.push_back(static_cast<float>(100 * table + i));
-      }
-      gradients.groups[g].push_back(all.data());
-    }
-  }
+  gradients.groups = PointersTo(floats);
   gradients.keys = &keys_;
   gradients.dense = dense.data();
   gradients.samples = 3;
@@ -176,8 +197,45 @@ TEST_F(RankClientTest, PushesCarryEachShardsPart) {
       for (std::size_t t = 0; t < floats[g].size(); ++t) {
         const std::uint32_t dim = plan_->tables[plan_->groups[g].tables[t]].dim;
         const std::size_t first = std::size_t{keys_.groups[g].shard_begin[s]} * dim;
-        for (std::size_t i = 0; i < body.groups[g].gradients[t].size(); ++i) {
-          ASSERT_EQ(body.groups[g].gradients[t][i], floats[g][t][first + i]);
+        const std::span<const std::uint8_t> bytes = body.groups[g].gradients[t];
+        ASSERT_EQ(bytes.size(), body.groups[g].keys.size() * dim * sizeof(float));
+        ASSERT_TRUE(bytes.empty() ||
+                    std::memcmp(bytes.data(), &floats[g][t][first], bytes.size()) == 0);
+      }
+    }
+  }
+}
+
+TEST_F(RankClientTest, GradientsTravelInThePushPrecisionAndTheFieldsDimension) {
+  for (const std::string precision : {"F32", "BF16", "F16", "INT8"}) {
+    const auto plan = PlanOf(kSmallJob, {"cluster.servers=2", "data.fields.C2.dim=2",
+                                         "train.push_precision=" + precision});
+    ASSERT_EQ(plan->groups[1].dims[0], 2u) << "narrower than its table";
+    StepKeys keys;
+    StepKeysBuilder builder(*plan, InitialBucketMap(plan->buckets(), 2), 2);
+    builder.Build(MemoryData(plan).MakeBatch(proto::Phase::TRAINING, kRank, 0, 0), &keys);
+    const GradientFloats floats = FloatsOf(*plan, keys);
+    RankClient::Gradients gradients;
+    gradients.keys = &keys;
+    gradients.groups = PointersTo(floats);
+    RankClient client(plan, kRank, kEpoch, 100);
+    client.Push(phase_, 2, 0, gradients, 0);
+    const std::vector<Envelope> sent = client.outbox().Take();
+    ASSERT_THAT(sent, SizeIs(2));
+    for (std::uint32_t s = 0; s < 2; ++s) {
+      const PushBody body = DecodePush(*plan, {}, sent[s].frame).value();
+      for (std::size_t g = 0; g < plan->groups.size(); ++g) {
+        for (std::size_t t = 0; t < floats[g].size(); ++t) {
+          const std::uint32_t dim = plan->groups[g].dims[t];
+          const std::size_t row_bytes = WireRowBytes(PushPrecision(*plan), dim);
+          std::vector<std::uint8_t> expected(body.groups[g].keys.size() * row_bytes);
+          for (std::size_t i = 0; i < body.groups[g].keys.size(); ++i) {
+            EncodeWireRow(PushPrecision(*plan),
+                          &floats[g][t][(keys.groups[g].shard_begin[s] + i) * dim], dim,
+                          &expected[i * row_bytes]);
+          }
+          const std::span<const std::uint8_t> got = body.groups[g].gradients[t];
+          ASSERT_EQ(std::vector<std::uint8_t>(got.begin(), got.end()), expected) << precision;
         }
       }
     }

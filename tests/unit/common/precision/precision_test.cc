@@ -452,6 +452,9 @@ TEST(PrecisionTest, WireRowsRoundTripAndArePaddedWithZeros) {
       EXPECT_EQ(std::count(wire.begin() + static_cast<std::ptrdiff_t>(used),
                            wire.begin() + static_cast<std::ptrdiff_t>(row_bytes), 0),
                 static_cast<std::ptrdiff_t>(row_bytes - used));
+      std::vector<std::uint8_t> wire_of_all(wire.size());
+      EncodeWireRows(precision, rows.data(), kRows, n, wire_of_all.data());
+      ASSERT_EQ(wire, wire_of_all);
       std::vector<float> all(kRows * n);
       DecodeWireRows(precision, wire.data(), kRows, n, all.data());
       for (std::size_t r = 0; r < kRows; ++r) {

@@ -352,7 +352,8 @@ float SlowScaleGradient(const std::vector<float>& values, const std::vector<floa
     const float derivative = v >= largest    ? largest
                              : v <= -largest ? -largest
                                              : std::nearbyint(v) - v;
-    lanes[i % 8] += gradients[i] * derivative;
+    const volatile float product = gradients[i] * derivative;  // Not fused with the addition.
+    lanes[i % 8] += product;
   }
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
          ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
