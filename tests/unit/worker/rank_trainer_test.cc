@@ -281,6 +281,25 @@ TEST(RankTrainerTest, AddressersAreASequentialTrainerBitForBit) {
   }
 }
 
+// Fields of fewer elements than their table has, tables of fewer than the model reads.
+TEST(RankTrainerTest, NarrowFieldsAreASequentialTrainerBitForBit) {
+  for (const Overrides& more :
+       {Overrides{"data.fields.C2.dim=2"}, Overrides{"data.fields.C1.dim=1", "tables.array.dim=5"},
+        Overrides{"model.name=dcnv2", "data.fields.C2.dim=2", "tables.array.dim=5"},
+        Overrides{"data.fields.C3.dim=2", "tables.array.addresser.kind=DOUBLE_HASH"},
+        Overrides{"data.fields.C2.dim=2", "data.fields.C3.dim=2", "train.clip_value=0.01",
+                  "tables.array.optimizer.kind=ADAGRAD"}}) {
+    SCOPED_TRACE(testing::PrintToString(more));
+    const auto plan = Plan(1, 1, more);
+    Loopback job(plan);
+    ASSERT_TRUE(job.Run());
+    ASSERT_EQ(job.scheduler().stop()->exit_code(), 0) << job.scheduler().stop()->reason();
+    StepOracle oracle(plan);
+    TrainNaively(*plan, job.data(), &oracle);
+    ExpectSameModel(*plan, job.shard(0), oracle);
+  }
+}
+
 TEST(RankTrainerTest, AVectorOfOneWholeRowIsTheRow) {
   // As many rows as keys: vectors of two keys would be summed in another order than a row's
   // samples.
@@ -351,6 +370,10 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{"Robe",
                 {"tables.array.addresser.kind=ROBE", "tables.array.addresser.piece=1",
                  "data.valid=v", "train.staleness=1", "train.deterministic=true"}},
+        Variant{
+            "Dimensions",
+            {"data.fields.C2.dim=2", "tables.array.dim=5", "tables.embedding.optimizer.kind=ADAM",
+             "tables.embedding.optimizer.initial_accumulator=0", "train.clip_value=0.02"}},
         Variant{"TablesSharedInPart", {"data.fields.C2.tables=array,linear"}},
         Variant{"Ssp", {"train.staleness=2", "train.deterministic=true"}},
         Variant{"Evaluations", {"data.valid=v", "data.test=t", "train.evaluate_every_steps=2"}},
