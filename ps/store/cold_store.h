@@ -8,7 +8,15 @@
 //
 // Writes are done by one thread, reads by `reader_threads`; a read sees every batch that was
 // written before it, finished or not.  Read data are verified (checksums of blocks and of whole
-// records).  The directory is emptied by Open: what lies there belongs to one life of one server.
+// records).  The directory is emptied by Open, and removed at the end: what lies there belongs to
+// one life of one server.
+//
+// A row that comes back, in whatever event, is the newest that the store was given, as long as the
+// shard acts on what TakeEvents returns, and hands over what it then wants to Write, Read and
+// Forget, before it calls TakeEvents again:
+//   - rows that could not be written come back alone, in a TakeEvents of their own, without those
+//     that were written again since; a read under way leaves such rows out;
+//   - a read under way leaves out rows that are forgotten.
 //
 // Thread safety: all methods may be called from any thread; `wake` is called from the store's own.
 #pragma once
@@ -21,40 +29,51 @@
 
 #include "common/status.h"
 #include "ps/cold_rows.h"
+#include "ps/store/cold_layout.h"
+
+namespace rocksdb {
+class FileSystem;
+}
 
 namespace plexus {
 
 struct ColdTable {
   std::string name;
-  std::uint32_t record_bytes = 0;
+  std::uint32_t record_bytes = 0;  // 0: none of its rows comes here.
 };
 
 struct ColdStoreOptions {
-  std::uint64_t cache_bytes = std::uint64_t{32}
-                              << 20;  // Of uncompressed blocks, memtables included.
+  // Of blocks, and of rows that wait until there are enough of them for a file.
+  std::uint64_t cache_bytes = std::uint64_t{32} << 20;
   std::uint32_t reader_threads = 2;
   // Called after an event was put into the queue.
   std::function<void()> wake;
+  ColdLayout layout;
+  std::shared_ptr<rocksdb::FileSystem>
+      file_system;  // Tests: a disk that fails.  Null: the kernel's.
 };
 
 struct ColdEvent {
   enum class Kind { kRead, kReadFailed, kWritten, kWriteFailed };
   Kind kind = Kind::kRead;
   ColdBatch batch;  // kRead: the rows; kWriteFailed: what was not written, to be taken back.
-  ColdKeys keys;    // kReadFailed: what was asked for.
-  std::uint64_t bytes = 0;  // kWritten.
+  ColdKeys keys;    // kReadFailed: the rows that could not be read; the rest is not given back.
+  std::uint64_t bytes = 0;  // kWritten and kWriteFailed: of the batch as it was handed over.
   Status status;            // The failures: names file, table and what the disk said.
 };
 
 struct ColdStoreStats {
   std::uint64_t rows_written = 0, rows_read = 0, bytes_written = 0, bytes_read = 0;
   std::uint64_t write_failures = 0, read_failures = 0;
+  std::uint64_t files_written = 0;
+  std::uint64_t compactions = 0;   // Under way or due.
   std::uint64_t disk_bytes = 0;    // Live SST files.
   std::uint64_t memory_bytes = 0;  // Cache, memtables, table readers, batches in flight.
 };
 
 class ColdStore {
  public:
+  // kFailedPrecondition: the directory is in use, or holds what no cold store wrote.
   static StatusOr<std::unique_ptr<ColdStore>> Open(const std::string& directory,
                                                    const std::vector<ColdTable>& tables,
                                                    ColdStoreOptions options);
@@ -64,11 +83,14 @@ class ColdStore {
   virtual void Read(ColdKeys keys) = 0;     // Then one kRead or kReadFailed.
   // Rows that no one will ask for again.
   virtual void Forget(ColdKeys keys) = 0;
+  // What happened, in order; not always all of it: call it until it returns nothing.
   virtual std::vector<ColdEvent> TakeEvents() = 0;
   // Every row of a table, ascending by Mix64(key), after all writes so far; may include stale ones.
   virtual Status Scan(std::uint32_t table,
                       const std::function<void(Key, const std::byte*)>& visit) = 0;
   virtual ColdStoreStats stats() const = 0;
+  // For people: how many files of which size each level has.
+  virtual std::string Shape() const = 0;
 };
 
 }  // namespace plexus

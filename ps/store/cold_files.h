@@ -1,0 +1,50 @@
+// ColdFiles: a cold store's files: one RocksDB database, a column family a table, written by
+// ingesting sorted files.
+//
+// There is no write-ahead log and nothing in memtables.  Everything that was read was verified: by
+// RocksDB's block checksums, and each record by its own (cold_key.h).
+//
+// Thread safety: Write belongs to one thread; the rest may be called from any.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "ps/store/cold_directory.h"
+#include "ps/store/cold_runs.h"
+#include "ps/store/cold_store.h"
+
+namespace plexus {
+
+class ColdFiles {
+ public:
+  static StatusOr<std::unique_ptr<ColdFiles>> Open(std::unique_ptr<ColdDirectory> directory,
+                                                   const std::vector<ColdTable>& tables,
+                                                   const ColdStoreOptions& options);
+  virtual ~ColdFiles() = default;
+
+  // The rows of `runs` as of now; all of them or none.  After a failure the next call tries to make
+  // RocksDB write again first.
+  virtual Status Write(std::uint32_t table, std::span<const ColdRun> runs) = 0;
+  // Fills in `lookups`, ascending by hash; appends the hashes of rows that could not be read to
+  // *failed, and returns the first one's reason.
+  virtual Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,
+                      std::vector<std::uint64_t>* failed) = 0;
+  // All rows of a table, ascending by hash, those in `newer` instead of older ones.
+  virtual Status Scan(std::uint32_t table, std::span<const ColdRun> newer,
+                      const std::function<void(Key, const std::byte*)>& visit) = 0;
+
+  virtual std::uint64_t compactions() const = 0;  // Under way or due.
+  virtual std::uint64_t disk_bytes() const = 0;
+  virtual std::uint64_t memory_bytes() const = 0;
+  // For people: files of each level.
+  virtual std::string Shape() const = 0;
+};
+
+}  // namespace plexus
