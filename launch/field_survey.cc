@@ -25,6 +25,12 @@ std::vector<std::uint32_t> GroupsOf(const JobPlan& plan, std::uint32_t field) {
   return groups;
 }
 
+// A position in sorted keys, or their number.
+std::size_t PositionOf(const std::vector<Key>& keys, Key key) {
+  const auto at = std::lower_bound(keys.begin(), keys.end(), key);
+  return at == keys.end() || *at != key ? keys.size() : static_cast<std::size_t>(at - keys.begin());
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<FieldSurvey>> FieldSurvey::Create(std::shared_ptr<const JobPlan> plan) {
@@ -41,6 +47,9 @@ FieldSurvey::FieldSurvey(std::shared_ptr<const JobPlan> plan, FieldPlan fields)
   for (std::size_t t = 0; t < tables_.size(); ++t) {
     const TableSpec& spec = plan_->tables[t];
     tables_[t].record_bytes = RowLayout(spec, *MakeOptimizer(spec.optimizer)).record_bytes();
+    if (spec.kind == TableSpec::Kind::kHybrid) {
+      tables_[t].hybrid.emplace(spec.hybrid, plan_->buckets());
+    }
   }
 }
 
@@ -119,14 +128,17 @@ void FieldSurvey::LookUp(std::uint32_t field) {
   }
 }
 
-bool FieldSurvey::MarkRows(const std::vector<Key>& keys, TableRows* table) const {
+bool FieldSurvey::MarkRows(const std::vector<Key>& keys, TableRows* table) {
   bool all = true;
   for (const Key key : keys) {
-    const auto at = std::lower_bound(table->keys.begin(), table->keys.end(), key);
-    if (at == table->keys.end() || *at != key) {
-      all = false;
-    } else {
-      table->in_field[static_cast<std::size_t>(at - table->keys.begin())] = true;
+    std::size_t at = PositionOf(table->keys, key);
+    all = all && at < table->keys.size();
+    if (at == table->keys.size() && table->hybrid.has_value()) {
+      const HybridAddresses::Address address = table->hybrid->Of(Mix64(key));
+      at = PositionOf(table->keys, table->hybrid->SharedKey(address.bucket, address.shared));
+    }
+    if (at < table->keys.size()) {
+      table->in_field[at] = true;
     }
   }
   return all;
@@ -134,11 +146,8 @@ bool FieldSurvey::MarkRows(const std::vector<Key>& keys, TableRows* table) const
 
 std::string FieldSurvey::FieldOf(std::uint32_t table, Key key) const {
   const TableRows& rows = tables_[table];
-  const auto at = std::lower_bound(rows.keys.begin(), rows.keys.end(), key);
-  if (at == rows.keys.end() || *at != key) {
-    return "";
-  }
-  const std::uint32_t field = rows.first_field[static_cast<std::size_t>(at - rows.keys.begin())];
+  const std::size_t at = PositionOf(rows.keys, key);
+  const std::uint32_t field = at < rows.keys.size() ? rows.first_field[at] : 0;
   return field == 0 ? "" : field_plan_.sparse[field - 1].name;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "common/status.h"
 #include "launch/distinct_keys.h"
 #include "proto/plan.h"
+#include "ps/table/hybrid_addresses.h"
 #include "worker/data/field_plan.h"
 #include "worker/step_keys.h"
 
@@ -41,10 +43,10 @@ class FieldSurvey {
   std::string FieldOf(std::uint32_t table, Key key) const;
 
   // "samples", "bad_lines"; "fields": for each its distinct "values" and, by table, how many of
-  // them have all of their rows ("values_with_row"), those "rows", their "bytes" (records: values
-  // and state) and "share" of the table's rows; "tables": rows of several fields are in
-  // rows_of_fields several times, so that rows_of_fields - rows_counted_again + rows_of_no_field =
-  // rows.
+  // them have all of their rows (HYBRID: one of their own; "values_with_row"), the "rows" that they
+  // read, their "bytes" (records: values and state) and "share" of the table's rows; "tables": rows
+  // of several fields are in rows_of_fields several times, so that rows_of_fields -
+  // rows_counted_again + rows_of_no_field = rows.
   nlohmann::ordered_json ToJson() const;
 
  private:
@@ -55,6 +57,7 @@ class FieldSurvey {
     std::uint64_t of_fields = 0;
     std::uint64_t counted_again = 0;
     std::uint32_t record_bytes = 0;
+    std::optional<HybridAddresses> hybrid;
   };
   struct FieldRows {
     std::uint32_t table = 0;
@@ -72,8 +75,9 @@ class FieldSurvey {
   Status ReadFiles(const std::vector<std::string>& files,
                    const std::function<void(double, std::uint64_t)>& progress);
   void LookUp(std::uint32_t field);
-  // Whether the table has all of these rows; marks them.
-  bool MarkRows(const std::vector<Key>& keys, TableRows* table) const;
+  // Marks the rows that a value of these wire keys reads; false: one of the keys has none (HYBRID:
+  // none of its own).
+  static bool MarkRows(const std::vector<Key>& keys, TableRows* table);
 
   const std::shared_ptr<const JobPlan> plan_;
   const FieldPlan field_plan_;

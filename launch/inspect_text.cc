@@ -73,10 +73,10 @@ std::string Clipped(const std::string& name, std::size_t width) {
 
 void AddHead(const Json& report, std::string* out) {
   Print(out, "%s\n", report["run"].get<std::string>().c_str());
-  Print(out, "  model            %s, %s, version %s, written by %s servers, %s in files\n",
+  Print(out, "  model            %s, %s, version %s, of %s server%s, %s in files\n",
         report["model"].get<std::string>().c_str(), report["which"].get<std::string>().c_str(),
         Grouped(report["version"]).c_str(), Grouped(report["shards"]).c_str(),
-        ByteText(report["file_bytes"]).c_str());
+        report["shards"] == 1 ? "" : "s", ByteText(report["file_bytes"]).c_str());
   Print(out, "  model_digest     %s\n", report["model_digest"].get<std::string>().c_str());
   const Json& reports = report["reports"];
   Print(out, "  servers' reports %s of %s", Grouped(reports["found"]).c_str(),
@@ -93,14 +93,16 @@ void AddHead(const Json& report, std::string* out) {
 void AddCounters(const Json& servers, bool hybrid, std::string* out) {
   const auto count = [&](const char* name) { return Grouped(servers["counters"][name]); };
   const Json& counters = servers["counters"];
+  const std::string own =
+      hybrid ? " + promoted " + count("promoted") + " - demoted " + count("demoted") : "";
   const std::uint64_t evicted = counters["evicted_unseen"].get<std::uint64_t>() +
                                 counters["evicted_limit"].get<std::uint64_t>() +
                                 counters["evicted_memory"].get<std::uint64_t>();
-  Print(out, "  in memory, disk  %s rows in memory, %s on disk (%s)\n",
+  Print(out, "  where            %s rows in memory, %s on disk (%s)\n",
         Grouped(servers["rows_in_memory"]).c_str(), Grouped(servers["rows_on_disk"]).c_str(),
         ByteText(servers["bytes_on_disk"]).c_str());
-  Print(out, "  came and went    admitted %s + restored %s - evicted %s %s %s rows\n",
-        count("admitted").c_str(), count("restored").c_str(), Grouped(evicted).c_str(),
+  Print(out, "  came and went    admitted %s + restored %s - evicted %s%s %s %s rows\n",
+        count("admitted").c_str(), count("restored").c_str(), Grouped(evicted).c_str(), own.c_str(),
         servers["balanced"].get<bool>() ? "=" : "IS NOT", Grouped(servers["rows"]).c_str());
   Print(out, "  evicted          %s unseen for long, %s beyond the table's limit, %s for room\n",
         count("evicted_unseen").c_str(), count("evicted_limit").c_str(),
@@ -110,10 +112,6 @@ void AddCounters(const Json& servers, bool hybrid, std::string* out) {
         count("late_pushes").c_str());
   Print(out, "  spilled          %s rows went to disk, %s came back\n", count("spilled").c_str(),
         count("thawed").c_str());
-  if (hybrid) {
-    Print(out, "  own rows         %s keys got one, %s lost it\n", count("promoted").c_str(),
-          count("demoted").c_str());
-  }
   const Json& index = servers["index"];
   if (index["probe_max"].get<std::uint64_t>() > 0) {
     Print(
@@ -144,12 +142,15 @@ void AddHottest(const Json& table, std::string* out) {
   Print(out, "\n  %-20s %15s %8s %12s %9s   %s\n", "hottest keys", "occurrences", "share",
         "last step", "L2 norm", "field");
   for (const Json& key : table["hottest"]) {
-    const std::string field =
-        key["field"].is_null() ? "" : Clipped(key["field"].get<std::string>(), kFieldWidth);
+    const std::string field = key["field"].is_null() || key["shared"].get<bool>()
+                                  ? ""
+                                  : Clipped(key["field"].get<std::string>(), kFieldWidth);
     Print(out, "    %-18s %15s %7.2f%% %12s %9s   %s%s\n", key["key"].get<std::string>().c_str(),
           Grouped(key["count"]).c_str(), key["share"].get<double>() * 100,
           Grouped(key["last_step"]).c_str(), NumberText(key["norm"]).c_str(), field.c_str(),
-          key["missing"].get<bool>() ? " (no value)" : "");
+          key["missing"].get<bool>()  ? " (no value)"
+          : key["shared"].get<bool>() ? "(shared row)"
+                                      : "");
     out->erase(out->find_last_not_of(" \n") + 1);
     *out += "\n";
   }
@@ -158,7 +159,7 @@ void AddHottest(const Json& table, std::string* out) {
 void AddNorms(const Json& norms, std::string* out) {
   Print(
       out,
-      "\n  rows by the L2 norm of their values: min %s, mean %s, max %s; %s are 0, %s not finite\n",
+      "\n  rows by the L2 norm of their values: min %s, mean %s, max %s; %s zero, %s not finite\n",
       NumberText(norms["min"]).c_str(), NumberText(norms["mean"]).c_str(),
       NumberText(norms["max"]).c_str(), Grouped(norms["zero"]).c_str(),
       Grouped(norms["not_finite"]).c_str());
@@ -191,8 +192,11 @@ void AddTable(const std::string& name, const Json& table, std::string* out) {
         kind.c_str(), Grouped(table["dim"]).c_str(), table["precision"].get<std::string>().c_str(),
         table["state_precision"].get<std::string>().c_str(),
         table["optimizer"].get<std::string>().c_str());
-  Print(out, "  rows             %s of %s bytes of values and %s of state\n",
-        Grouped(table["rows"]).c_str(), Grouped(table["record_bytes"]["values"]).c_str(),
+  const std::string shared =
+      table.contains("shared_rows") ? " (" + Grouped(table["shared_rows"]) + " shared)" : "";
+  Print(out, "  rows             %s%s, each %s bytes of values and %s of state\n",
+        Grouped(table["rows"]).c_str(), shared.c_str(),
+        Grouped(table["record_bytes"]["values"]).c_str(),
         Grouped(table["record_bytes"]["state"]).c_str());
   if (!table["servers"].is_null()) {
     AddCounters(table["servers"], kind == "HYBRID", out);

@@ -138,7 +138,7 @@ void CompareRows(const std::string& name, const Json& table, bool same_version, 
   }
   if (!servers["balanced"].get<bool>()) {
     reports->notes.push_back("table " + name +
-                             ": admitted + restored - evicted is not the number of rows");
+                             ": the rows that came and went do not add up to those that are there");
   }
   const bool whole = same_version && reports->found.size() == reports->expected;
   if (whole && servers["rows"] != table["rows"]) {
@@ -291,7 +291,7 @@ StatusOr<Visit> VisitRows(const JobPlan& plan, const std::string& directory, std
   ASSIGN_OR_RETURN(const proto::Manifest manifest, ReadManifest(directory));
   Visit visit;
   for (const TableSpec& spec : plan.tables) {
-    visit.surveys.emplace_back(spec, manifest.version(), top);
+    visit.surveys.emplace_back(spec, plan.buckets(), manifest.version(), top);
   }
   ModelVisitor visitor;
   visitor.row = [&](std::uint32_t table, const RowView& row) {

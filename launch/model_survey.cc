@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace plexus {
 namespace {
@@ -13,13 +14,20 @@ bool CountsDecay(const TableSpec& spec) {
   return spec.max_rows != 0 && spec.eviction.order == EvictionSpec::Order::kCount;
 }
 
+std::optional<HybridAddresses> HybridOf(const TableSpec& spec, std::uint32_t buckets) {
+  return spec.kind == TableSpec::Kind::kHybrid
+             ? std::optional<HybridAddresses>(std::in_place, spec.hybrid, buckets)
+             : std::nullopt;
+}
+
 bool IsHotter(const HotKey& a, const HotKey& b) {
   return a.count != b.count ? a.count > b.count : a.key < b.key;
 }
 
 }  // namespace
 
-TableSurvey::TableSurvey(const TableSpec& spec, std::uint64_t version, std::uint32_t top)
+TableSurvey::TableSurvey(const TableSpec& spec, std::uint32_t buckets, std::uint64_t version,
+                         std::uint32_t top)
     : spec_(spec),
       layout_(spec, *MakeOptimizer(spec.optimizer)),
       version_(version),
@@ -27,7 +35,13 @@ TableSurvey::TableSurvey(const TableSpec& spec, std::uint64_t version, std::uint
       decayed_counts_(CountsDecay(spec)),
       has_counts_(spec.keep_counts || decayed_counts_),
       decay_(decayed_counts_ ? spec.eviction.half_life_versions : 0),
+      hybrid_(HybridOf(spec, buckets)),
       values_(spec.dim) {}
+
+bool TableSurvey::IsShared(Key key) const {
+  const std::uint64_t hash = Mix64(key);
+  return hybrid_.has_value() && hybrid_->IsShared(hash, hybrid_->Of(hash).bucket);
+}
 
 double TableSurvey::CountOf(const RowView& row) const {
   if (!decayed_counts_) {
@@ -47,10 +61,12 @@ void TableSurvey::Add(const RowView& row) {
   const double norm = std::sqrt(squares);
   AddNorm(norm);
   ++rows_;
+  const bool shared = IsShared(row.key);
+  shared_rows_ += shared ? 1 : 0;
   if (!has_counts_) {
     return;
   }
-  const HotKey key = {row.key, CountOf(row), row.last_step, norm};
+  const HotKey key = {row.key, CountOf(row), row.last_step, norm, shared};
   occurrences_ += key.count;
   if (hottest_.size() < top_) {
     hottest_.push_back(key);
@@ -85,6 +101,9 @@ std::vector<HotKey> TableSurvey::Hottest() const {
 
 Json TableSurvey::ToJson() const {
   Json json;
+  if (hybrid_.has_value()) {
+    json["shared_rows"] = shared_rows_;
+  }
   json["occurrences"] = has_counts_ ? Json(occurrences_) : Json(nullptr);
   json["hottest"] = Json::array();
   for (const HotKey& key : Hottest()) {
@@ -92,7 +111,8 @@ Json TableSurvey::ToJson() const {
                                {"count", key.count},
                                {"share", occurrences_ > 0 ? key.count / occurrences_ : 0.0},
                                {"last_step", key.last_step},
-                               {"norm", std::isfinite(key.norm) ? Json(key.norm) : Json(nullptr)}});
+                               {"norm", std::isfinite(key.norm) ? Json(key.norm) : Json(nullptr)},
+                               {"shared", key.shared}});
   }
   const std::uint64_t finite = rows_ - not_finite_;
   const auto or_null = [finite](double value) { return finite > 0 ? Json(value) : Json(nullptr); };

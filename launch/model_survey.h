@@ -6,12 +6,14 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "proto/table_spec.h"
 #include "ps/table/count_decay.h"
+#include "ps/table/hybrid_addresses.h"
 #include "ps/table/row_layout.h"
 #include "ps/table/table.h"
 
@@ -22,12 +24,14 @@ struct HotKey {
   double count = 0;  // Occurrences; order COUNT: decayed up to the model's version.
   std::uint64_t last_step = 0;
   double norm = 0;
+  bool shared = false;  // HYBRID: the row that keys without one of their own share.
 };
 
 class TableSurvey {
  public:
-  // Of a model of `version`; keeps the `top` hottest keys.
-  TableSurvey(const TableSpec& spec, std::uint64_t version, std::uint32_t top);
+  // Of a model of `version`; keeps the `top` hottest keys.  `buckets` is the job's V.
+  TableSurvey(const TableSpec& spec, std::uint32_t buckets, std::uint64_t version,
+              std::uint32_t top);
 
   void Add(const RowView& row);
 
@@ -39,12 +43,13 @@ class TableSurvey {
   // Most occurrences first, then the smaller key; empty without counts.
   std::vector<HotKey> Hottest() const;
 
-  // "occurrences" (of all rows, null without counts), "hottest", and "norms": of the rows' L2 norms
-  // min, mean, max, the rows whose norm is 0 or whose values are not finite, and "log2": for each
-  // exponent e the rows with a norm in [2^e, 2^(e+1)).
+  // "shared_rows" (HYBRID only), "occurrences" (of all rows, null without counts), "hottest", and
+  // "norms": of the rows' L2 norms min, mean, max, the rows whose norm is 0 or whose values are not
+  // finite, and "log2": for each exponent e the rows with a norm in [2^e, 2^(e+1)).
   nlohmann::ordered_json ToJson() const;
 
  private:
+  bool IsShared(Key key) const;
   double CountOf(const RowView& row) const;
   void AddNorm(double norm);
 
@@ -55,8 +60,10 @@ class TableSurvey {
   const bool decayed_counts_;
   const bool has_counts_;
   const CountDecay decay_;
+  const std::optional<HybridAddresses> hybrid_;
 
   std::uint64_t rows_ = 0;
+  std::uint64_t shared_rows_ = 0;
   double occurrences_ = 0;
   std::vector<HotKey> hottest_;  // A heap, the coolest in front.
 

@@ -44,7 +44,8 @@ std::array<std::pair<const char*, std::uint64_t>, 5> PartsOf(const TableMemory& 
 
 bool IsBalanced(const Table& table) {
   const TableCounters& counters = table.counters();
-  return counters.admitted + counters.restored == counters.evicted() + table.row_count() &&
+  const std::uint64_t came = counters.admitted + counters.restored + counters.promoted;
+  return came == counters.evicted() + counters.demoted + table.row_count() &&
          table.cold_count() <= table.row_count();
 }
 

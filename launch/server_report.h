@@ -23,7 +23,7 @@ std::array<TableEvent, 12> EventsOf(const TableCounters& counters);
 // Parts of a table's memory; they add up to total() but for "free", which is part of "rows".
 std::array<std::pair<const char*, std::uint64_t>, 5> PartsOf(const TableMemory& memory);
 
-// admitted + restored - evicted = rows = rows in memory + rows on disk.
+// admitted + restored + promoted - evicted - demoted = rows = rows in memory + rows on disk.
 bool IsBalanced(const Table& table);
 
 // One table; its index is measured, which reads all of it.

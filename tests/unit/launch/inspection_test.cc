@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -20,6 +21,7 @@
 #include "launch/model_survey.h"
 #include "tests/unit/proto/draws.h"
 #include "tests/unit/proto/test_plan.h"
+#include "worker/addresser.h"
 
 namespace plexus {
 namespace {
@@ -61,7 +63,7 @@ TEST(DistinctKeysTest, IsTheSetOfTheStream) {
 TEST(TableSurveyTest, AgreesWithSortingAllRows) {
   SCOPED_TRACE(SeedNote());
   Draws draws(2);
-  TableSurvey survey(PlainSpec(), 100, 7);
+  TableSurvey survey(PlainSpec(), 16, 100, 7);
   std::vector<HotKey> all;
   std::map<int, std::uint64_t> log2;
   double occurrences = 0;
@@ -94,7 +96,7 @@ TEST(TableSurveyTest, AgreesWithSortingAllRows) {
 }
 
 TEST(TableSurveyTest, ZerosAndWhatIsNotFiniteAreCountedApart) {
-  TableSurvey survey(PlainSpec(), 10, 3);
+  TableSurvey survey(PlainSpec(), 16, 10, 3);
   survey.Add(RowOf(1, 1, 1, {NAN, 0, 0}));
   survey.Add(RowOf(2, 1, 1, {0, 0, 0}));
   survey.Add(RowOf(3, 1, 1, {0, INFINITY, 0}));
@@ -114,7 +116,7 @@ TEST(TableSurveyTest, CountsOfOrderCountAreDecayedFloats) {
   spec.max_rows = 100;
   spec.eviction.order = EvictionSpec::Order::kCount;
   spec.eviction.half_life_versions = 10;
-  TableSurvey survey(spec, 30, 2);
+  TableSurvey survey(spec, 16, 30, 2);
   const auto bits = [](float count) { return std::uint64_t{BitsOf(count)}; };
   survey.Add(RowOf(1, bits(8), 10, {1, 0, 0}));    // Two half-lives ago.
   survey.Add(RowOf(2, bits(2.5), 30, {1, 0, 0}));  // Just now.
@@ -130,7 +132,7 @@ TEST(TableSurveyTest, CountsOfOrderCountAreDecayedFloats) {
 TEST(TableSurveyTest, WithoutCountsNoKeyIsHot) {
   TableSpec spec = PlainSpec();
   spec.keep_counts = false;
-  TableSurvey survey(spec, 10, 5);
+  TableSurvey survey(spec, 16, 10, 5);
   survey.Add(RowOf(1, 0, 1, {1, 0, 0}));
   EXPECT_TRUE(survey.Hottest().empty());
   EXPECT_TRUE(survey.ToJson()["occurrences"].is_null());
@@ -248,6 +250,67 @@ TEST(FieldSurveyTest, SaysWhoseTheRowsAre) {
   std::filesystem::remove(path);
 }
 
+// Rows that exist, and those that fields read, of one value a field at a time.
+Json SurveyOf(const std::shared_ptr<const JobPlan>& plan, const std::string& data,
+              const std::vector<std::pair<std::uint32_t, Key>>& rows) {
+  const std::string path = testing::TempDir() + "field_survey_test.csv";
+  EXPECT_TRUE(WriteFileAtomically(path, data).ok());
+  const StatusOr<std::unique_ptr<FieldSurvey>> survey = FieldSurvey::Create(plan);
+  for (const auto& [table, key] : rows) {
+    (*survey)->AddRow(table, key);
+  }
+  const Status read = (*survey)->ReadValues({path}, [](double, std::uint64_t) {});
+  EXPECT_TRUE(read.ok()) << read.ToString();
+  std::filesystem::remove(path);
+  return (*survey)->ToJson();
+}
+
+TEST(FieldSurveyTest, AValueOfTwoRowsNeedsBoth) {
+  const auto plan =
+      PlanOf(kFieldsJob, {"tables.array.rows=1000", "tables.array.addresser.kind=DOUBLE_HASH"});
+  std::uint32_t group = 0;
+  while (!plan->groups[group].addresser.has_value()) {
+    ++group;
+  }
+  std::vector<Piece> pieces;
+  Addresser(*plan->groups[group].addresser).AppendPieces(HashBytes("p", 0), &pieces);
+  ASSERT_EQ(pieces.size(), 2u);
+  ASSERT_NE(pieces[0].row, pieces[1].row);
+  const std::string data = "1,x,x,p\n";
+  const auto of_c = [&](const std::vector<std::pair<std::uint32_t, Key>>& rows) {
+    return SurveyOf(plan, data, rows)["fields"]["c"]["tables"]["array"].dump();
+  };
+  EXPECT_EQ(of_c({{1, pieces[0].row}, {1, pieces[1].row}}),
+            R"({"values_with_row":1,"rows":2,"bytes":16,"share":1.0})");
+  EXPECT_EQ(of_c({{1, pieces[0].row}}), R"({"values_with_row":0,"rows":1,"bytes":8,"share":1.0})");
+}
+
+TEST(FieldSurveyTest, AHybridTablesValuesReadTheirOwnOrASharedRow) {
+  const auto plan =
+      PlanOf(kFieldsJob, {"tables.shared.kind=HYBRID", "tables.shared.hybrid.exact_rows=16",
+                          "tables.shared.hybrid.shared_rows=16"});
+  const HybridAddresses addresses(plan->tables[0].hybrid, plan->buckets());
+  const Key x = HashBytes("x", 0);
+  const Key y = HashBytes("y", 0);
+  const HybridAddresses::Address address = addresses.Of(Mix64(y));
+  const Key shared = addresses.SharedKey(address.bucket, address.shared);
+  const Json json = SurveyOf(plan, "1,x,y,p\n0,y,x,p\n", {{0, x}, {0, shared}});
+  for (const char* field : {"a", "b"}) {
+    EXPECT_EQ(json["fields"][field]["tables"]["shared"].dump(),
+              R"({"values_with_row":1,"rows":2,"bytes":16,"share":1.0})");
+  }
+  EXPECT_EQ(json["tables"]["shared"].dump(),
+            R"({"rows":2,"rows_of_fields":4,"rows_counted_again":2,"rows_of_no_field":0})");
+
+  TableSurvey survey(plan->tables[0], plan->buckets(), 10, 5);
+  survey.Add(RowOf(x, 3, 1, {1, 0}));
+  survey.Add(RowOf(shared, 9, 1, {0, 1}));
+  const Json rows = survey.ToJson();
+  EXPECT_EQ(rows["shared_rows"], 1);
+  EXPECT_EQ(rows["hottest"][0]["shared"], true);
+  EXPECT_EQ(rows["hottest"][1]["shared"], false);
+}
+
 TEST(FieldSurveyTest, AMissingFileIsNamed) {
   const StatusOr<std::unique_ptr<FieldSurvey>> survey = FieldSurvey::Create(PlanOf(kFieldsJob));
   ASSERT_TRUE(survey.ok());
@@ -268,7 +331,7 @@ Json WideReport() {
                  {"file_bytes", kMany},
                  {"reports", {{"expected", 1000}, {"found", 999}, {"version", kMany}}},
                  {"notes", Json::array()}};
-  TableSurvey survey(PlainSpec(), 10, 5);
+  TableSurvey survey(PlainSpec(), 16, 10, 5);
   for (int e = -60; e <= 60; ++e) {
     survey.Add(RowOf(static_cast<Key>(e + 60), 4000000000, 1, {std::ldexp(1.0f, e), 0, 0}));
   }
@@ -285,6 +348,7 @@ Json WideReport() {
     key["count"] = 1e12;
     key["field"] = std::string(40, 'n');
     key["missing"] = true;
+    key["shared"] = false;
   }
   table["servers"] = MergeTableReports({ReportOf(kMany, 0, 0.5, 1.25, 12)});
   report["tables"] = {{std::string(60, 't'), table}};

@@ -123,6 +123,17 @@ class ServerMetricsTest : public testing::Test {
     EXPECT_EQ(values["plexus_ps_queue_depth{shard=\"0\"}"],
               values["plexus_ps_parked_pulls{shard=\"0\"}"] +
                   values["plexus_ps_pending_parts{shard=\"0\"}"]);
+    const auto rows = [&values](const std::string& event) {
+      return values.at("plexus_ps_table_rows_total{event=\"" + event +
+                       "\",shard=\"0\",table=\"counters\"}");
+    };
+    EXPECT_EQ(rows("admitted") + rows("restored") + rows("promoted") - rows("demoted") -
+                  rows("evicted_unseen") - rows("evicted_limit") - rows("evicted_memory"),
+              values["plexus_ps_rows{shard=\"0\",table=\"counters\"}"]);
+    const std::string free =
+        "plexus_ps_table_memory_bytes{part=\"free\",shard=\"0\",table=\"counters\"}";
+    EXPECT_EQ(SumOf(values, "plexus_ps_table_memory_bytes") - values.at(free),
+              values["plexus_ps_row_bytes{shard=\"0\",table=\"counters\"}"]);
   }
 
   const std::shared_ptr<const JobPlan> plan_;
@@ -156,6 +167,8 @@ TEST_F(ServerMetricsTest, CountsAStepFromPullToCommit) {
   EXPECT_EQ(values["plexus_ps_pending_parts{shard=\"0\"}"], 0);
   EXPECT_EQ(values["plexus_ps_rows{shard=\"0\",table=\"counters\"}"], 3);
   EXPECT_GT(values["plexus_ps_row_bytes{shard=\"0\",table=\"counters\"}"], 0);
+  EXPECT_EQ(SumOf(values, "plexus_ps_table_rows_total"), 3);  // All of them admitted.
+  EXPECT_EQ(values["plexus_ps_rows_on_disk{shard=\"0\",table=\"counters\"}"], 0);
   EXPECT_EQ(values["plexus_ps_wire_bytes_total{direction=\"out\",shard=\"0\"}"], 100);
   EXPECT_EQ(values["plexus_ps_wire_bytes_total{direction=\"in\",shard=\"0\"}"], 50);
   ExpectEquations();

@@ -1,5 +1,6 @@
 #include "ps/store/model_file.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -105,6 +106,48 @@ TEST_F(ModelFileTest, ReadsIntoAnyNumberOfShards) {
     }
     EXPECT_EQ(digest, digest_) << shards << " shards";
   }
+}
+
+TEST_F(ModelFileTest, AVisitShowsEveryRowAndBlockOnce) {
+  ShardState whole(plan_, 0, 1);
+  ASSERT_TRUE(ReadModel(*plan_, directory_, &whole).ok());
+  Digest128 expected;
+  for (std::uint32_t t = 0; t < whole.table_count(); ++t) {
+    expected += whole.table(t).Digest();
+  }
+  Digest128 rows;
+  std::vector<std::uint32_t> blocks;
+  ModelVisitor visitor;
+  visitor.row = [&](std::uint32_t table, const RowView& row) {
+    rows += RowDigest(plan_->tables[table].name, row);
+  };
+  visitor.dense = [&](std::uint32_t block, std::span<const float> floats) {
+    EXPECT_EQ(floats.size(), whole.dense().at(block).size());
+    blocks.push_back(block);
+    return OkStatus();
+  };
+  ASSERT_TRUE(VisitModel(*plan_, directory_, visitor).ok());
+  EXPECT_EQ(rows, expected);
+  std::sort(blocks.begin(), blocks.end());
+  EXPECT_EQ(blocks, whole.dense().blocks());
+}
+
+TEST_F(ModelFileTest, AVisitOfNothingStillVerifies) {
+  EXPECT_TRUE(VisitModel(*plan_, directory_, {}).ok());
+  content_[content_.size() / 2] ^= 1;
+  std::ofstream(file_, std::ios::binary) << content_;
+  const Status status = VisitModel(*plan_, directory_, {}).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_THAT(status.message(), HasSubstr(file_));
+}
+
+TEST_F(ModelFileTest, AVisitorsErrorNamesFileAndOffset) {
+  ModelVisitor visitor;
+  visitor.dense = [](std::uint32_t, std::span<const float>) { return Aborted("enough"); };
+  const Status status = VisitModel(*plan_, directory_, visitor).status();
+  EXPECT_EQ(status.code(), StatusCode::kAborted);
+  EXPECT_THAT(status.message(), HasSubstr("shard-0000"));
+  EXPECT_THAT(status.message(), HasSubstr("at offset"));
 }
 
 TEST_F(ModelFileTest, AnUntrainedModelHasOnlyDenseBlocks) {
