@@ -112,7 +112,7 @@ bool AdmissionFilter::Decide(Key key, std::uint64_t hash, std::uint32_t bucket, 
       break;
     case Kind::kCount:
       return keys_[bucket].Reaches(key, hash, count, static_cast<std::uint32_t>(version),
-                                   spec_.threshold, bucket_keys_, &counters_.forgotten);
+                                   {spec_.threshold, bucket_keys_}, &counters_.forgotten);
     case Kind::kSketch:
       return sketches_[bucket].Reaches(hash, count, spec_.threshold, bucket_width_);
     case Kind::kProbability:

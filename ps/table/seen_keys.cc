@@ -13,7 +13,8 @@ std::uint32_t SlotsFor(std::uint32_t keys) { return keys + (keys + 2) / 3; }
 }  // namespace
 
 bool SeenKeys::Reaches(Key key, std::uint64_t hash, std::uint64_t count, std::uint32_t version,
-                       std::uint32_t threshold, std::uint32_t capacity, std::uint64_t* forgotten) {
+                       const Limits& limits, std::uint64_t* forgotten) {
+  const auto [threshold, capacity] = limits;
   SeenKey* slot = slot_count_ == 0 ? nullptr : SlotOf(key, hash);
   const bool known = slot != nullptr && slot->count != 0;
   const std::uint64_t total = count + (known ? slot->count : 0);

@@ -26,11 +26,17 @@ static_assert(sizeof(SeenKey) == 16);
 
 class SeenKeys {
  public:
-  // Adds `count` > 0 occurrences of `key` in `version`.  True: it has `threshold` of them now, and
-  // is forgotten.  `*forgotten` grows by the keys that had to make room.  REQUIRES: hash is
-  // Mix64(key); capacity, of all calls the same, is in [4, 2^30].
+  // The same in all calls.
+  struct Limits {
+    std::uint32_t threshold;  // > 0
+    std::uint32_t capacity;   // Keys, in [4, 2^30].
+  };
+
+  // Adds `count` > 0 occurrences of `key` in `version`.  True: it has limits.threshold of them now,
+  // and is forgotten.  `*forgotten` grows by the keys that had to make room.  REQUIRES: hash is
+  // Mix64(key).
   bool Reaches(Key key, std::uint64_t hash, std::uint64_t count, std::uint32_t version,
-               std::uint32_t threshold, std::uint32_t capacity, std::uint64_t* forgotten);
+               const Limits& limits, std::uint64_t* forgotten);
 
   // The keys that are remembered, ascending by Mix64(key).
   std::vector<SeenKey> Sorted() const;
