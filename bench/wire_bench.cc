@@ -1,25 +1,33 @@
-// wire_bench: keys a second through the whole path over TCP on one machine: a worker's client in
-// this process, a server with its shard in another one.
+// wire_bench: keys a second through the whole path on one machine: workers' clients in this
+// process, a server with its shard in another one (inproc: on a thread of this one).
 //
-//   wire_bench [--rows=10000000] [--requests=60] [--windows=1,2,4]
+//   wire_bench [--transport=tcp|ipc|inproc] [--precision=F32|BF16|F16|INT8] [--workers=1|2]
+//              [--rows=10000000] [--requests=60] [--windows=1,2,4]
 //
 // Requests of 100,000 distinct keys, uniform over a HASHED table of 16 f32 with Adagrad that holds
-// all of them.  A pull is read to the last row; a push is applied when it arrives (ASP).  `window`
-// requests are under way at a time.  Prints one JSON object: for each window the median over the
-// batches of requests.  bench/wire.py holds it against what a bare table and bare ZeroMQ reach.
+// all of them.  A pull is decoded to f32 where --precision (of pulls) is less, and read to the last
+// row; a push is applied when it arrives (ASP).  `window` requests of a worker are under way at a
+// time.  Prints one JSON object: for each window the median over the batches of requests, of one
+// worker (pull_W, push_W, pull_push_W) and, with --workers=2, the sum of two at once (two_pull_W,
+// ...).  bench/wire.py holds it against what a bare table and bare ZeroMQ reach.
 #include <algorithm>
 #include <array>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
+#include <filesystem>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <vector>
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,6 +45,9 @@ DEFINE_uint32(keys, 100000, "distinct keys a request");
 DEFINE_uint32(requests, 60, "requests in a row of each kind");
 DEFINE_uint32(repeats, 3, "times that each kind is measured, in turn");
 DEFINE_string(windows, "1,2,4", "requests under way");
+DEFINE_string(transport, "tcp", "tcp, ipc or inproc");
+DEFINE_string(precision, "F32", "of pulled rows on the wire: F32, BF16, F16 or INT8");
+DEFINE_uint32(workers, 1, "1, or 2: also both at once");
 
 namespace plexus {
 namespace {
@@ -53,13 +64,15 @@ tables {
   optimizer { kind: ADAGRAD learning_rate: 0.02 epsilon: 1e-10 }
 }
 model { name: "dcn" hidden: [8] cross_layers: 1 }
-train { ranks: 1 batch_size: 1 staleness: -1 }
+train { batch_size: 2 staleness: -1 }
 )";
 
 Key KeyOfRow(std::uint64_t row) { return Mix64(row + 0x9e3779b97f4a7c15ULL); }
 
 std::shared_ptr<const JobPlan> MakeWirePlan() {
-  StatusOr<proto::Job> job = ParseJob(kJob, "wire_bench", {});
+  StatusOr<proto::Job> job = ParseJob(
+      kJob, "wire_bench",
+      {"train.ranks=" + std::to_string(FLAGS_workers), "train.pull_precision=" + FLAGS_precision});
   CHECK(job.ok()) << job.status().message();
   ResolveNumericProfile(&*job);
   StatusOr<JobPlan> plan = MakePlan(*job);
@@ -92,29 +105,38 @@ std::vector<StepKeys> MakeKeySets() {
   return sets;
 }
 
-// A worker's rank and, as far as the server can see, the scheduler.
+// A worker's rank.  That of rank 0 is, as far as the server can see, the scheduler as well.
 class Client {
  public:
-  explicit Client(std::shared_ptr<const JobPlan> plan)
-      : context_(1),
-        endpoint_(context_, PlexusFrameGuard()),
-        client_(std::move(plan), 0, 1, kResendMillis),
-        gradients_(std::size_t{FLAGS_keys} * kDim, 0.01f) {
+  Client(std::shared_ptr<const JobPlan> plan, NetContext& context, std::uint32_t rank)
+      : precision_(PullPrecision(*plan)),
+        endpoint_(context, PlexusFrameGuard()),
+        client_(std::move(plan), rank, 1, kResendMillis),
+        gradients_(std::size_t{FLAGS_keys} * kDim, 0.01f),
+        decoded_(gradients_.size()) {
     phase_.set_number(1);
     phase_.set_kind(proto::Phase::TRAIN);
     phase_.set_first_step(1);
   }
 
-  std::string Listen() {
-    const Status status = endpoint_.Bind("tcp://127.0.0.1:0");
+  std::string Listen(const std::string& address) {
+    const Status status = endpoint_.Bind(address);
     CHECK(status.ok()) << status.message();
     return endpoint_.bound_address();
   }
 
-  void WaitForServer() {
-    while (!connected_) {
+  // Where the server takes pulls and pushes.
+  std::string WaitForServer() {
+    while (data_address_.empty()) {
       Exchange();
     }
+    return data_address_;
+  }
+
+  void Connect(const std::string& data_address) {
+    const Status status = endpoint_.Connect(ShardPeer(0), data_address);
+    CHECK(status.ok()) << status.message();
+    data_address_ = data_address;
   }
 
   // Makes all rows.
@@ -133,14 +155,39 @@ class Client {
     }
   }
 
-  double PullRate(const std::vector<StepKeys>& sets, std::size_t window) {
-    return Rate(sets, window, true, false);
-  }
-  double PushRate(const std::vector<StepKeys>& sets, std::size_t window) {
-    return Rate(sets, window, false, true);
-  }
-  double PullPushRate(const std::vector<StepKeys>& sets, std::size_t window) {
-    return Rate(sets, window, true, true);
+  // FLAGS_requests of them, `window` under way: pulls, pushes, or pulls each followed by a push.
+  struct Kind {
+    bool pull = false;
+    bool push = false;
+  };
+  void Run(const std::vector<StepKeys>& sets, std::size_t window, const Kind& kind) {
+    std::deque<Pull> pulls;
+    for (std::size_t issued = 0; issued < FLAGS_requests || !pulls.empty();) {
+      while (issued < FLAGS_requests && pulls.size() + client_.unacknowledged() < window) {
+        const StepKeys& keys = sets[next_set_++ % sets.size()];
+        ++issued;
+        if (kind.pull) {
+          pulls.push_back({client_.Pull(phase_, 1, kFlagReadOnly, &keys, SteadyMillis()), &keys});
+        } else {
+          Push(keys);
+        }
+      }
+      Exchange();
+      while (!pulls.empty()) {
+        const auto pulled = client_.TakePulled(pulls.front().request);
+        if (!pulled.has_value()) {
+          break;
+        }
+        Read(*pulled);
+        if (kind.push) {
+          Push(*pulls.front().keys);
+        }
+        pulls.pop_front();
+      }
+    }
+    while (client_.unacknowledged() > 0) {
+      Exchange();
+    }
   }
 
   void StopServer() {
@@ -161,7 +208,9 @@ class Client {
     view.set_incarnation(incarnation_);
     view.set_fence(1);
     view.set_generation(1);
-    view.add_carrier_epochs(1);
+    for (std::uint32_t rank = 0; rank < FLAGS_workers; ++rank) {
+      view.add_carrier_epochs(1);
+    }
     view.set_version(0);
     *view.mutable_phase() = phase_;
     return view;
@@ -179,10 +228,7 @@ class Client {
     if (control->has_register_member()) {
       server_ = peer;
       incarnation_ = control->register_member().incarnation();
-      const Status status =
-          endpoint_.Connect(ShardPeer(0), control->register_member().data_address());
-      CHECK(status.ok()) << status.message();
-      connected_ = true;
+      Connect(control->register_member().data_address());
     }
     if (control->has_register_member() || control->has_heartbeat()) {
       SendView(MakeView());
@@ -192,10 +238,8 @@ class Client {
   // Sends what is to be sent, waits for what comes.
   void Exchange() {
     for (const Envelope& envelope : client_.outbox().Take()) {
-      if (connected_) {
-        const Status sent = endpoint_.Send(envelope);
-        CHECK(sent.ok()) << sent.message();
-      }
+      const Status sent = endpoint_.Send(envelope);
+      CHECK(sent.ok()) << sent.message();
     }
     const Status status = endpoint_.Poll(
         kPollMillis,
@@ -223,8 +267,12 @@ class Client {
   void Read(const RankClient::Pulled& pulled) {
     CHECK(pulled.code == ReplyCode::kOk);
     const auto body = BodyOf(pulled.replies[0]);
-    CHECK_EQ(body.size(), std::size_t{FLAGS_keys} * kDim * sizeof(float));
+    CHECK_EQ(body.size(), FLAGS_keys * WireRowBytes(precision_, kDim));
     const auto* values = reinterpret_cast<const float*>(body.data());
+    if (precision_ != Precision::kF32) {
+      DecodeWireRows(precision_, body.data(), FLAGS_keys, kDim, decoded_.data());
+      values = decoded_.data();
+    }
     for (std::size_t i = 0; i < FLAGS_keys; ++i) {
       checksum_ += values[i * kDim];
     }
@@ -232,71 +280,78 @@ class Client {
     CHECK(values[0] < 0.5f) << "a row that was not pushed";
   }
 
-  double Rate(const std::vector<StepKeys>& sets, std::size_t window, bool pull, bool push) {
-    std::deque<Pull> pulls;
-    const double began = SteadySeconds();
-    for (std::size_t issued = 0; issued < FLAGS_requests || !pulls.empty();) {
-      while (issued < FLAGS_requests && pulls.size() + client_.unacknowledged() < window) {
-        const StepKeys& keys = sets[next_set_++ % sets.size()];
-        ++issued;
-        if (pull) {
-          pulls.push_back({client_.Pull(phase_, 1, kFlagReadOnly, &keys, SteadyMillis()), &keys});
-        } else {
-          Push(keys);
-        }
-      }
-      Exchange();
-      while (!pulls.empty()) {
-        const auto pulled = client_.TakePulled(pulls.front().request);
-        if (!pulled.has_value()) {
-          break;
-        }
-        Read(*pulled);
-        if (push) {
-          Push(*pulls.front().keys);
-        }
-        pulls.pop_front();
-      }
-    }
-    while (client_.unacknowledged() > 0) {
-      Exchange();
-    }
-    return static_cast<double>(FLAGS_requests) * FLAGS_keys / (SteadySeconds() - began);
-  }
-
-  NetContext context_;
+  const Precision precision_;
   ZmqEndpoint endpoint_;
   RankClient client_;
   const std::vector<float> gradients_;
+  std::vector<float> decoded_;
   proto::Phase phase_;
   std::string server_;
   std::uint64_t incarnation_ = 0;
-  bool connected_ = false;
+  std::string data_address_;  // Empty: not connected.
   std::uint64_t step_ = 0;
   std::size_t next_set_ = 0;
   double checksum_ = 0;
 };
+
+// Keys a second of `clients` at once.
+double Rate(std::span<const std::unique_ptr<Client>> clients, const std::vector<StepKeys>& sets,
+            std::size_t window, const Client::Kind& kind) {
+  const double began = SteadySeconds();
+  {
+    std::vector<std::jthread> others;
+    for (const auto& client : clients.subspan(1)) {
+      others.emplace_back([&] {
+        pthread_setname_np(pthread_self(), "worker");
+        client->Run(sets, window, kind);
+      });
+    }
+    clients[0]->Run(sets, window, kind);
+  }
+  const double keys = static_cast<double>(clients.size()) * FLAGS_requests * FLAGS_keys;
+  return keys / (SteadySeconds() - began);
+}
 
 double Median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
 }
 
-// The server's process: hears through the pipe where the scheduler is.
-int Serve(int from_parent) {
-  std::array<char, 64> address{};
-  PCHECK(::read(from_parent, address.data(), address.size() - 1) > 0);
-  NetContext context(1);
+// Addresses of the scheduler and of the server's data plane.
+struct Addresses {
+  std::string scheduler;
+  std::string data;
+};
+
+Addresses AddressesOf(const std::string& transport) {
+  if (transport == "tcp") {
+    return {"tcp://127.0.0.1:0", "tcp://127.0.0.1:0"};
+  }
+  if (transport == "inproc") {
+    return {"inproc://scheduler", "inproc://server"};
+  }
+  CHECK_EQ(transport, "ipc") << "transport";
+  std::array<char, 32> folder{"/tmp/wire_bench-XXXXXX"};
+  PCHECK(::mkdtemp(folder.data()) != nullptr);
+  const std::string path = folder.data();
+  return {"ipc://" + path + "/scheduler", "ipc://" + path + "/server"};
+}
+
+int Serve(NetContext& context, const Addresses& addresses) {
   NodeOptions options;
-  options.scheduler_address = address.data();
-  options.data_address = "tcp://127.0.0.1:0";
+  options.scheduler_address = addresses.scheduler;
+  options.data_address = addresses.data;
+  options.local = FLAGS_transport == "inproc";
   return RunServerNode(MakeWirePlan(), context, options);
 }
 
-void Measure(Client* client) {
+void Measure(std::span<const std::unique_ptr<Client>> clients) {
   const double began = SteadySeconds();
-  client->WaitForServer();
-  client->Fill();
+  const std::string data_address = clients[0]->WaitForServer();
+  for (const auto& client : clients.subspan(1)) {
+    client->Connect(data_address);
+  }
+  clients[0]->Fill();
   std::fprintf(stderr, "%.1f s to make the rows\n", SteadySeconds() - began);
   const std::vector<StepKeys> sets = MakeKeySets();
   std::vector<std::size_t> windows;
@@ -304,24 +359,62 @@ void Measure(Client* client) {
   for (std::string window; std::getline(list, window, ',');) {
     windows.push_back(std::stoul(window));
   }
-  std::string json = "{\"bench\":\"wire\",\"rows\":" + std::to_string(FLAGS_rows);
-  std::vector<std::vector<double>> rates(3 * windows.size());
+  constexpr std::array<Client::Kind, 3> kKinds = {
+      {{.pull = true}, {.push = true}, {.pull = true, .push = true}}};
+  constexpr std::array kNames = {"pull", "push", "pull_push"};
+  std::vector<std::pair<std::string, std::vector<double>>> rates;
   for (std::uint32_t repeat = 0; repeat < FLAGS_repeats; ++repeat) {
-    for (std::size_t w = 0; w < windows.size(); ++w) {
-      rates[3 * w].push_back(client->PullRate(sets, windows[w]));
-      rates[3 * w + 1].push_back(client->PushRate(sets, windows[w]));
-      rates[3 * w + 2].push_back(client->PullPushRate(sets, windows[w]));
+    std::size_t at = 0;
+    for (const std::size_t window : windows) {
+      for (std::size_t k = 0; k < kKinds.size(); ++k) {
+        for (std::size_t workers = 1; workers <= clients.size(); ++workers, ++at) {
+          if (repeat == 0) {
+            rates.emplace_back((workers == 1 ? "" : "two_") + std::string(kNames[k]) + "_" +
+                                   std::to_string(window),
+                               std::vector<double>());
+          }
+          rates[at].second.push_back(Rate(clients.first(workers), sets, window, kKinds[k]));
+        }
+      }
     }
   }
-  constexpr std::array kNames = {"pull", "push", "pull_push"};
-  for (std::size_t i = 0; i < rates.size(); ++i) {
-    json += std::string(",\"") + kNames[i % 3] + "_" + std::to_string(windows[i / 3]) +
-            "\":" + std::to_string(static_cast<std::uint64_t>(Median(rates[i])));
+  std::string json = "{\"bench\":\"wire\",\"transport\":\"" + FLAGS_transport +
+                     "\",\"precision\":\"" + FLAGS_precision +
+                     "\",\"rows\":" + std::to_string(FLAGS_rows);
+  for (const auto& [name, values] : rates) {
+    json += ",\"" + name + "\":" + std::to_string(static_cast<std::uint64_t>(Median(values)));
   }
   std::printf("%s}\n", json.c_str());
 }
 
-int Run() {
+void MeasureAndStop(std::span<const std::unique_ptr<Client>> clients) {
+  Measure(clients);
+  clients[0]->StopServer();
+}
+
+std::vector<std::unique_ptr<Client>> MakeClients(NetContext& context) {
+  std::vector<std::unique_ptr<Client>> clients;
+  for (std::uint32_t rank = 0; rank < FLAGS_workers; ++rank) {
+    clients.push_back(std::make_unique<Client>(MakeWirePlan(), context, rank));
+  }
+  return clients;
+}
+
+// The server on a thread of this process.
+int RunInside(Addresses addresses) {
+  NetContext context(1);
+  const std::vector<std::unique_ptr<Client>> clients = MakeClients(context);
+  addresses.scheduler = clients[0]->Listen(addresses.scheduler);
+  int code = 1;
+  {
+    const std::jthread server([&] { code = Serve(context, addresses); });
+    MeasureAndStop(clients);
+  }
+  return code;
+}
+
+// The server in a process of its own, which hears through a pipe where the scheduler is.
+int RunBeside(Addresses addresses) {
   std::array<int, 2> pipe{};
   PCHECK(::pipe(pipe.data()) == 0);
   const pid_t child = ::fork();  // Before any thread.
@@ -329,19 +422,35 @@ int Run() {
   if (child == 0) {
     PCHECK(::prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
     ::close(pipe[1]);
-    std::_Exit(Serve(pipe[0]));
+    std::array<char, 64> address{};
+    PCHECK(::read(pipe[0], address.data(), address.size() - 1) > 0);
+    addresses.scheduler = address.data();
+    NetContext context(1);
+    std::_Exit(Serve(context, addresses));
   }
   ::close(pipe[0]);
-  int status = 0;
   {
-    Client client(MakeWirePlan());
-    const std::string address = client.Listen();
+    NetContext context(1);
+    const std::vector<std::unique_ptr<Client>> clients = MakeClients(context);
+    const std::string address = clients[0]->Listen(addresses.scheduler);
     PCHECK(::write(pipe[1], address.data(), address.size()) > 0);
-    Measure(&client);
-    client.StopServer();
+    MeasureAndStop(clients);
   }
+  int status = 0;
   PCHECK(::waitpid(child, &status, 0) == child);
   return status == 0 ? 0 : 1;
+}
+
+int Run() {
+  CHECK(FLAGS_workers == 1 || FLAGS_workers == 2) << "--workers";
+  const Addresses addresses = AddressesOf(FLAGS_transport);
+  const int code = FLAGS_transport == "inproc" ? RunInside(addresses) : RunBeside(addresses);
+  if (FLAGS_transport == "ipc") {
+    std::error_code ignored;
+    const std::string socket = addresses.data.substr(std::string("ipc://").size());
+    std::filesystem::remove_all(std::filesystem::path(socket).parent_path(), ignored);
+  }
+  return code;
 }
 
 }  // namespace
