@@ -305,8 +305,15 @@ Status CheckFixedRows(const JobPlan& plan) {
   std::uint64_t bytes = 0;
   for (const TableSpec& table : plan.tables) {
     const std::uint64_t record = RowLayout(table, *MakeOptimizer(table.optimizer)).record_bytes();
-    const std::uint64_t rows = table.rows + table.hybrid.exact_rows + table.hybrid.shared_rows;
-    bytes += rows * (record + sizeof(std::uint32_t));
+    if (table.kind == TableSpec::Kind::kArray) {
+      bytes += table.rows * (record + 2 * sizeof(std::uint32_t));
+    } else if (table.kind == TableSpec::Kind::kHybrid) {
+      // A row of each kind in each bucket at least; 64 bytes of sketch an exact row.
+      const std::uint64_t exact = std::max<std::uint64_t>(table.hybrid.exact_rows, plan.buckets());
+      const std::uint64_t shared =
+          std::max<std::uint64_t>(table.hybrid.shared_rows, plan.buckets());
+      bytes += exact * (record + 64 + 8) + shared * (record + 12);
+    }
   }
   const std::uint64_t per_server = bytes / plan.shards();
   if (plan.memory_limit_bytes == 0 || per_server <= plan.memory_limit_bytes) {

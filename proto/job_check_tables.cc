@@ -15,6 +15,7 @@ using proto::Table;
 
 constexpr std::uint32_t kDimMax = 512;
 constexpr std::uint64_t kArrayRowsMax = std::numeric_limits<std::uint32_t>::max();
+constexpr std::uint64_t kHybridRowsMax = (std::uint64_t{1} << 31) - 1;
 constexpr std::size_t kNameLengthMax = 128;
 
 // Table names become labels, paths of overrides and file names.
@@ -94,10 +95,12 @@ void CheckHybrid(const Table& table, const std::string& path, Mistakes* mistakes
   if (!hybrid) {
     return;
   }
-  mistakes->Require(table.hybrid().exact_rows() >= 1, {path + ".hybrid.exact_rows", path},
-                    who + " is HYBRID and needs hybrid.exact_rows");
-  mistakes->Require(table.hybrid().shared_rows() >= 1, {path + ".hybrid.shared_rows", path},
-                    who + " is HYBRID and needs hybrid.shared_rows");
+  const std::string range = ", 1 to " + std::to_string(kHybridRowsMax);
+  const auto in_range = [](std::uint64_t rows) { return rows >= 1 && rows <= kHybridRowsMax; };
+  mistakes->Require(in_range(table.hybrid().exact_rows()), {path + ".hybrid.exact_rows", path},
+                    who + " is HYBRID and needs hybrid.exact_rows" + range);
+  mistakes->Require(in_range(table.hybrid().shared_rows()), {path + ".hybrid.shared_rows", path},
+                    who + " is HYBRID and needs hybrid.shared_rows" + range);
   mistakes->Require(table.hybrid().threshold() > 0, {path + ".hybrid.threshold"},
                     who + ": hybrid.threshold is not positive");
   mistakes->Require(table.hybrid().decay() > 0 && table.hybrid().decay() <= 1,

@@ -55,7 +55,8 @@ TEST(JobCheckTest, RefusesWhatIsNoJob) {
       {"ranks: 2", "@rank: 2",
        "Train has no \"rank\"; it has: ranks, batch_size, epochs, seed, dense_sync, staleness, "
        "deterministic, compute, learning_rate, schedule, dense_optimizer, clip_value, "
-       "clip_dense_norm, evaluate_every_steps, early_stop_patience"},
+       "clip_dense_norm, evaluate_every_steps, early_stop_patience, pull_precision, "
+       "push_precision"},
       {"model {", "@speed {", "Job has no \"speed\"; it has: data, tables, model, train, cluster"},
       {"ranks: 2", "ranks: @\"two\"", "Expected integer, got: \"two\""},
       {"ranks: 2", "ranks: @99999999999", "Integer out of range (99999999999)"},
@@ -209,12 +210,38 @@ TEST(JobCheckTest, RefusesArrays) {
        "table \"embedding\" is an ARRAY and needs rows, 1 to 4294967295"},
   };
   ExpectRefused(kSampleJob, refusals);
-  ExpectRefused(
-      kSampleJob,
-      {{"tables: \"linear\" }\n}\ntables {",
-        "@tables: \"linear\" }\n}\ntables { kind: ARRAY rows: 9",
-        "field \"C*\": tables \"embedding\" and \"linear\" differ in kind or rows, but have the "
-        "same keys"}});
+}
+
+// What does not go together, or has no meaning: docs/store.md, "What goes with what".
+TEST(JobCheckTest, RefusesWhatTablesCannotCombine) {
+  const std::vector<Refusal> refusals = {
+      {"dim: 8", "@state_precision: INT8",
+       "table \"embedding\": state_precision is F32 or BF16: an accumulator needs the range"},
+      {"dim: 8", "@learned_scale: true",
+       "table \"embedding\": learned_scale is for precision INT8 and INT4, which have a scale"},
+      {"dim: 8", "admission { kind: COUNT @threshold: 0 }",
+       "table \"embedding\": admission.threshold is not between 1 and 65535"},
+      {"dim: 8", "admission { kind: PROBABILITY @probability: 1.5 }",
+       "table \"embedding\": admission.probability is not in (0, 1]"},
+      {"dim: 8", "kind: ARRAY rows: 9 @admission { kind: COUNT }",
+       "table \"embedding\" is an ARRAY: its rows are there from the start, there is nothing to "
+       "admit"},
+      {"dim: 8", "kind: HYBRID hybrid { exact_rows: 9 shared_rows: 9 } @admission { kind: COUNT }",
+       "table \"embedding\" is HYBRID: its sketch decides which keys get a row"},
+      {"dim: 8", "kind: ARRAY rows: 9 @eviction { unseen_versions: 4 }",
+       "table \"embedding\" is ARRAY: its rows are limited by what it declares, none is evicted"},
+      {"dim: 8", "eviction { @order: COUNT }",
+       "table \"embedding\": eviction.order is for tables with max_rows or max_bytes"},
+      {"dim: 8", "max_rows: 9 eviction { @half_life_versions: 4 }",
+       "table \"embedding\": eviction.half_life_versions is for order COUNT"},
+      {"dim: 8", "@max_bytes: \"much\"",
+       "\"much\" is not a size such as 4096, 512KiB, 64MiB or 2GiB"},
+      {"dim: 8", "@hybrid { exact_rows: 9 }", "table \"embedding\": hybrid is for kind HYBRID"},
+      {"dim: 8", "@addresser { kind: ROBE }", "table \"embedding\": addresser is for kind ARRAY"},
+      {"dim: 8", "kind: ARRAY rows: 9 addresser { kind: ROBE @piece: 3 }",
+       "table \"embedding\": addresser.piece does not divide dim"},
+  };
+  ExpectRefused(kSampleJob, refusals);
 }
 
 TEST(JobCheckTest, RefusesOptimizers) {

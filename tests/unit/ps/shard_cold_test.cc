@@ -159,6 +159,10 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
                .Frame(*plan, warm.Header(FrameType::kPush, rank, step)));
       send(RandomPull(&draws, &warm, rank, step + 1));  // Waits for the version.
     }
+    // A rank pushes when its pull was answered, and a step without that push is not committed.
+    while (cold.shard().waiting_for_rows() > 0) {
+      ASSERT_TRUE(disk.AnswerOne(draws.Below(1 << 20))) << "step " << step << " waits for ever";
+    }
     if (!plan->asp()) {
       warm.Commit(step);
       cold.Commit(step);
@@ -193,8 +197,8 @@ TEST(ShardColdTest, NorInDeterministicSsp) {
 }
 TEST(ShardColdTest, AspAppliesEveryPushOnce) { RunBeside(Plan({"train.staleness=-1"}), 40); }
 TEST(ShardColdTest, NorWithEviction) {
-  RunBeside(Plan({"tables[embedding].eviction.unseen_versions=2",
-                  "tables[embedding].eviction.sweep_versions=2"}),
+  RunBeside(Plan({"tables.embedding.eviction.unseen_versions=2",
+                  "tables.embedding.eviction.sweep_versions=2"}),
             60);
 }
 

@@ -356,8 +356,9 @@ TEST(ShardTest, ALostCommitComesWithTheView) {
   EXPECT_EQ(driver.shard().version(), 1u);
 }
 
-TEST(ShardTest, TooMuchMemoryIsReportedOnce) {
-  ShardDriver driver(Plan({"cluster.memory_limit=4KiB"}));
+// A heartbeat after one step that made rows beyond the limit.
+proto::Heartbeat HeartbeatBeyondTheLimit(const std::string& policy) {
+  ShardDriver driver(Plan({"cluster.memory_limit=4KiB", "cluster.on_memory_limit=" + policy}));
   driver.Start();
   driver.Take();
   driver.shard().OnTimer(0);
@@ -366,9 +367,20 @@ TEST(ShardTest, TooMuchMemoryIsReportedOnce) {
   driver.Commit(1);
   driver.Take();
   driver.shard().OnTimer(1);
-  const auto said = driver.Take();
-  EXPECT_THAT(said.controls.at(0).heartbeat().failure(),
-              HasSubstr("more than cluster.memory_limit (4096)"));
+  return driver.Take().controls.at(0).heartbeat();
+}
+
+TEST(ShardTest, TooMuchMemoryFailsTheJobIfItSaysSo) {
+  EXPECT_THAT(HeartbeatBeyondTheLimit("FAIL").failure(),
+              HasSubstr("of cluster.memory_limit (4096)"));
+}
+
+TEST(ShardTest, OtherwiseTheBitsDependOnTheRunAndItIsSaid) {
+  for (const char* const policy : {"REFUSE", "EVICT"}) {
+    const proto::Heartbeat heartbeat = HeartbeatBeyondTheLimit(policy);
+    EXPECT_EQ(heartbeat.failure(), "");
+    EXPECT_THAT(heartbeat.nondeterministic(), HasSubstr("of cluster.memory_limit (4096)"));
+  }
 }
 
 TEST(ShardTest, ReportsNormsOnlyIfTheyAreNeeded) {
