@@ -32,6 +32,7 @@ class MemoryGovernor {
   static constexpr double kSpillTarget = 0.84;
   static constexpr double kReleaseShare = 0.93;
   static constexpr double kEmergencyShare = 0.95;
+  static constexpr double kHopelessShare = 1.02;
 
   // 0: no limit.
   explicit MemoryGovernor(std::uint64_t limit) : limit_(limit) {}
@@ -52,7 +53,8 @@ class MemoryGovernor {
     if (limit_ == 0) {
       return false;
     }
-    return use.used() > Share(was ? kSpillShare : can_spill ? 1.0 : kEmergencyShare);
+    // Rows on their way to disk count until they are there.
+    return use.used() > Share(was ? kSpillShare : can_spill ? kHopelessShare : kEmergencyShare);
   }
   // Bytes of rows that an emergency eviction has to free.
   std::uint64_t BytesToEvict(const MemoryUse& use) const {

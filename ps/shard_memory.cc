@@ -10,9 +10,10 @@
 namespace plexus {
 namespace {
 
-// Rows leave in batches of about this many bytes, so that no message waits long for one to be
-// gathered; as many may be on their way at once.
+// Rows leave in batches of this many bytes at most, so that no message waits long for one to be
+// gathered; of a small limit, in parts of this share of it.  As many may be on their way at once.
 constexpr std::uint64_t kSpillBatchBytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t kSpillBatchShare = 64;
 constexpr std::uint64_t kSpillsUnderWayMax = 4;
 
 }  // namespace
@@ -158,7 +159,9 @@ void Shard::MakeRoom(std::uint64_t coming) {
     bytes = std::max(bytes, kSpillBatchBytes);
   }
   while (bytes > 0 && spillable && spills_under_way_ < kSpillsUnderWayMax) {
-    std::vector<ColdBatch> batches = state_.Spill(std::min(bytes, kSpillBatchBytes));
+    std::vector<ColdBatch> batches =
+        state_.Spill(std::min({bytes, kSpillBatchBytes,
+                               std::max<std::uint64_t>(1, governor_.limit() / kSpillBatchShare)}));
     spillable = !batches.empty();
     for (ColdBatch& batch : batches) {
       ++spills_under_way_;
@@ -171,7 +174,7 @@ void Shard::MakeRoom(std::uint64_t coming) {
   while (governor_.ShouldRelease(use) && state_.Compact(true)) {
     use = memory_use();
   }
-  SetEmergency(governor_.IsEmergency(use, emergency_, spillable), use);
+  SetEmergency(governor_.IsEmergency(use, emergency_, spillable || spills_under_way_ > 0), use);
 }
 
 void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
