@@ -2,9 +2,9 @@
 //
 // In order: rows go to disk while more than kSpillShare of the limit is used, down to kSpillTarget;
 // committed memory without rows is given back beyond kReleaseShare; if rows on disk do not suffice
-// (spilling is off, failed, or nothing is left to spill) and more than kEmergencyShare is used, it
-// is an emergency, and what cluster.on_memory_limit says happens until less than kSpillShare is
-// used.
+// (spilling is off, failed, or nothing is left to spill) and more than kEmergencyShare is used, or
+// kHopelessShare whatever the disk does, it is an emergency, and what cluster.on_memory_limit says
+// happens until less than kSpillShare is used.
 //
 // Thread safety: a value.
 #pragma once
