@@ -36,8 +36,14 @@ ShardState::ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard,
       bucket_map_(InitialBucketMap(plan_->buckets(), shards)),
       shard_(shard),
       dense_(plan_, OwnedBlocks(*plan_, bucket_map_, shard)) {
+  std::vector<std::uint32_t> owned;
+  for (std::uint32_t b = 0; b < plan_->buckets(); ++b) {
+    if (bucket_map_[b] == shard) {
+      owned.push_back(b);
+    }
+  }
   for (const TableSpec& spec : plan_->tables) {
-    tables_.push_back(MakeTable(spec, plan_->seed(), plan_->buckets()));
+    tables_.push_back(MakeTable(spec, plan_->seed(), plan_->buckets(), owned));
     spills_ = spills_ || spec.spills;
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include <glog/logging.h>
 
@@ -21,6 +22,12 @@ struct OnePart {
   std::uint32_t active(std::size_t) const { return dim; }
 };
 
+std::vector<std::uint32_t> AllBuckets(std::uint32_t buckets) {
+  std::vector<std::uint32_t> all(buckets);
+  std::iota(all.begin(), all.end(), 0u);
+  return all;
+}
+
 std::unique_ptr<AdmissionFilter> MakeFilter(const TableSpec& spec, const RowStore& store,
                                             std::uint32_t buckets) {
   return spec.admission.kind == AdmissionSpec::Kind::kAll
@@ -31,13 +38,16 @@ std::unique_ptr<AdmissionFilter> MakeFilter(const TableSpec& spec, const RowStor
 
 }  // namespace
 
-HashedTable::HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets)
+HashedTable::HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets,
+                         const std::vector<std::uint32_t>& owned)
     : store_(spec, seed),
       buckets_(buckets),
+      owned_(owned.empty() ? AllBuckets(buckets) : owned),
       bucket_rows_max_(spec.max_rows == 0 ? 0
                                           : std::max<std::uint64_t>(1, spec.max_rows / buckets)),
       cold_record_bytes_(store_.layout().record_bytes() + 4 + (store_.counts() ? 4 : 0)),
       decay_(spec.eviction.half_life_versions),
+      index_(buckets, owned),
       filter_(MakeFilter(spec, store_, buckets)),
       merger_(spec.dim),
       bucket_rows_(bucket_rows_max_ == 0 ? 0 : buckets),
@@ -232,7 +242,7 @@ Slot* HashedTable::SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, st
     return slot;
   }
   if (filter_ != nullptr &&
-      !filter_->Admit(key, home, BucketOfKey(key, buckets_), count, version)) {
+      !filter_->Admit(key, Mix64(key), BucketOfKey(key, buckets_), count, version)) {
     ++counters_.refused_admission;
     return nullptr;
   }

@@ -25,7 +25,9 @@ namespace plexus {
 
 class HashedTable final : public Table {
  public:
-  HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets);
+  // `owned`: see MakeTable.
+  HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets,
+              const std::vector<std::uint32_t>& owned);
 
   const TableSpec& spec() const override { return store_.spec(); }
   const RowLayout& layout() const override { return store_.layout(); }
@@ -96,7 +98,6 @@ class HashedTable final : public Table {
   bool TakeMark(std::uint32_t handle);
 
   // hashed_table_rows.cc
-  std::pair<std::uint64_t, std::uint64_t> HashesOf(std::uint32_t bucket) const;
   void EvictBeyondLimits(std::uint64_t version);
   // Evicts all but the `keep` most valuable rows of a bucket; the record bytes freed in memory.
   std::uint64_t EvictFromBucket(std::uint32_t bucket, std::uint64_t keep, std::uint64_t version,
@@ -109,7 +110,8 @@ class HashedTable final : public Table {
 
   RowStore store_;
   const std::uint32_t buckets_;
-  const std::uint64_t bucket_rows_max_;  // 0 = no limit.
+  const std::vector<std::uint32_t> owned_;  // Buckets, ascending.
+  const std::uint64_t bucket_rows_max_;     // 0 = no limit.
   const std::uint32_t cold_record_bytes_;
   const CountDecay decay_;
   KeyIndex index_;
@@ -121,10 +123,11 @@ class HashedTable final : public Table {
   std::vector<std::uint32_t> beyond_limit_;  // Buckets, of the step under way.
   std::vector<bool> is_beyond_limit_;
   mutable std::vector<std::uint64_t> marks_;  // Rows that were used since Spill last came by.
-  std::uint32_t spill_bucket_ = 0;            // Where Spill goes on,
-  std::uint32_t evict_bucket_ = 0;            // where EvictOldest does,
-  std::uint32_t compact_bucket_ = 0;          // where Compact does,
-  std::uint32_t compact_target_ = 0;          // and above which handle it moves rows; 0 = at rest.
+  // Positions in owned_: where Spill goes on, where EvictOldest does, and where Compact does.
+  std::size_t spill_at_ = 0;
+  std::size_t evict_at_ = 0;
+  std::size_t compact_at_ = 0;
+  std::uint32_t compact_target_ = 0;  // Above which handle it moves rows; 0 = at rest.
   std::uint64_t version_ = 0;
   std::vector<Key> forgotten_;
   bool refuse_new_rows_ = false;

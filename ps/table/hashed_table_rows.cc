@@ -19,16 +19,6 @@ constexpr std::uint64_t kLimitShare = 16;
 
 }  // namespace
 
-// The first and the last hash of a bucket; BucketOfKey is monotonous in Mix64(key).
-std::pair<std::uint64_t, std::uint64_t> HashedTable::HashesOf(std::uint32_t bucket) const {
-  const auto first_of = [this](std::uint32_t b) {
-    const unsigned __int128 whole = static_cast<unsigned __int128>(1) << 64;
-    return (whole * b + buckets_ - 1) / buckets_;
-  };
-  return {static_cast<std::uint64_t>(first_of(bucket)),
-          static_cast<std::uint64_t>(first_of(bucket + 1) - 1)};
-}
-
 void HashedTable::EndVersion(std::uint64_t version) {
   version_ = version;
   EvictUnseen(version);
@@ -53,8 +43,11 @@ void HashedTable::EvictUnseen(std::uint64_t version) {
   }
   const std::uint64_t period = std::max<std::uint64_t>(1, eviction.sweep_versions);
   std::vector<Key> unseen;
-  for (std::uint64_t bucket = version % period; bucket < buckets_; bucket += period) {
-    const auto [first, last] = HashesOf(static_cast<std::uint32_t>(bucket));
+  for (const std::uint32_t bucket : owned_) {
+    if (bucket % period != version % period) {
+      continue;
+    }
+    const auto [first, last] = index_.hashes().RangeOf(bucket);
     index_.ForEachBetween(first, last, [&](const Slot& slot) {
       if (slot.last_step + eviction.unseen_versions < version) {
         unseen.push_back(slot.key);
@@ -100,7 +93,7 @@ std::uint64_t HashedTable::EvictFromBucket(std::uint32_t bucket, std::uint64_t k
     Key key;
   };
   std::vector<Candidate> candidates;
-  const auto [first, last] = HashesOf(bucket);
+  const auto [first, last] = index_.hashes().RangeOf(bucket);
   index_.ForEachBetween(first, last, [&](const Slot& slot) {
     candidates.push_back({WorthOf(slot, version, order), Mix64(slot.key), slot.key});
   });
@@ -120,7 +113,7 @@ std::uint64_t HashedTable::EvictFromBucket(std::uint32_t bucket, std::uint64_t k
 }
 
 std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter why) {
-  Slot* slot = index_.Find(key, Mix64(key));
+  Slot* slot = index_.Find(key, index_.HomeOf(key));
   CHECK(slot != nullptr);
   std::uint64_t freed = 0;
   if (slot->place >= kColdPlace) {
@@ -143,15 +136,16 @@ std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter
 
 std::uint64_t HashedTable::EvictOldest(std::uint64_t bytes) {
   std::uint64_t freed = 0;
-  for (std::uint32_t i = 0; i < buckets_ && freed < bytes; ++i) {
-    const auto [first, last] = HashesOf(evict_bucket_);
+  for (std::size_t i = 0; i < owned_.size() && freed < bytes; ++i) {
+    const std::uint32_t bucket = owned_[evict_at_];
+    const auto [first, last] = index_.hashes().RangeOf(bucket);
     std::uint64_t rows = 0;
     index_.ForEachBetween(first, last, [&](const Slot&) { ++rows; });
     if (rows > 0) {
-      freed += EvictFromBucket(evict_bucket_, rows - std::max<std::uint64_t>(1, rows / 8), version_,
+      freed += EvictFromBucket(bucket, rows - std::max<std::uint64_t>(1, rows / 8), version_,
                                EvictionSpec::Order::kOldest, &TableCounters::evicted_memory);
     }
-    evict_bucket_ = (evict_bucket_ + 1) % buckets_;
+    evict_at_ = (evict_at_ + 1) % owned_.size();
   }
   return freed;
 }
@@ -166,12 +160,12 @@ bool HashedTable::Compact(bool eager) {
       return false;
     }
     compact_target_ = static_cast<std::uint32_t>(live + live / 16 + 1);
-    compact_bucket_ = 0;
+    compact_at_ = 0;
   }
-  const std::uint32_t end =
-      std::min(buckets_, compact_bucket_ + (buckets_ + kCompactSlices - 1) / kCompactSlices);
-  for (; compact_bucket_ < end; ++compact_bucket_) {
-    const auto [first, last] = HashesOf(compact_bucket_);
+  const std::size_t end =
+      std::min(owned_.size(), compact_at_ + (owned_.size() + kCompactSlices - 1) / kCompactSlices);
+  for (; compact_at_ < end; ++compact_at_) {
+    const auto [first, last] = index_.hashes().RangeOf(owned_[compact_at_]);
     index_.ForEachBetween(first, last, [&](Slot& slot) {
       const std::uint32_t from = slot.place - 1;
       if (slot.place >= kColdPlace || from < compact_target_) {
@@ -187,7 +181,7 @@ bool HashedTable::Compact(bool eager) {
       }
     });
   }
-  if (compact_bucket_ == buckets_) {
+  if (compact_at_ == owned_.size()) {
     store_.ReleaseFrom(static_cast<std::uint32_t>(handles_.high_water()));
     compact_target_ = 0;
   }
@@ -217,7 +211,7 @@ std::uint64_t HashedTable::FindCold(std::span<const Key> keys, std::vector<Key>*
 }
 
 bool HashedTable::IsCold(Key key) const {
-  const Slot* slot = index_.Find(key, Mix64(key));
+  const Slot* slot = index_.Find(key, index_.HomeOf(key));
   return slot != nullptr && slot->place >= kColdPlace;
 }
 
@@ -238,15 +232,15 @@ void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
   const std::uint64_t rows = std::max<std::uint64_t>(1, bytes / cold_record_bytes_);
   std::vector<std::pair<std::uint64_t, Slot*>> chosen;  // By hash.
   // The first time round, what was used since is passed over.
-  for (std::uint32_t i = 0; i < 2 * buckets_ && chosen.size() < rows; ++i) {
-    const auto [first, last] = HashesOf(spill_bucket_);
+  for (std::size_t i = 0; i < 2 * owned_.size() && chosen.size() < rows; ++i) {
+    const auto [first, last] = index_.hashes().RangeOf(owned_[spill_at_]);
     index_.ForEachBetween(first, last, [&](Slot& slot) {
       if (slot.place < kColdPlace && chosen.size() < rows && !TakeMark(slot.place - 1)) {
         chosen.emplace_back(Mix64(slot.key), &slot);
       }
     });
     if (chosen.size() < rows) {
-      spill_bucket_ = (spill_bucket_ + 1) % buckets_;
+      spill_at_ = (spill_at_ + 1) % owned_.size();
     }
     if (handles_.live() <= chosen.size()) {
       break;
@@ -275,7 +269,7 @@ void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
 
 // False: another row than the key's, or none: evicted, made anew, or back already.
 bool HashedTable::ViewCold(Key key, const std::byte* record, RowView* view) const {
-  const Slot* slot = index_.Find(key, Mix64(key));
+  const Slot* slot = index_.Find(key, index_.HomeOf(key));
   if (slot == nullptr || slot->place < kColdPlace) {
     return false;
   }
@@ -303,7 +297,7 @@ void HashedTable::Thaw(const ColdBatch& batch) {
     if (store_.counts()) {
       *store_.CountOf(handle) = static_cast<std::uint32_t>(view.count);
     }
-    index_.Find(view.key, Mix64(view.key))->place = handle + 1;
+    index_.Find(view.key, index_.HomeOf(view.key))->place = handle + 1;
     ++counters_.thawed;
   }
 }

@@ -12,7 +12,7 @@ constexpr std::uint64_t kGroupBytes = 64;
 constexpr std::uint64_t kFirstBytes = kPageBytes;  // 64 groups.
 // Of the slots of all but the spare groups.  From load 0.64 to 0.80 one key in eight lies outside
 // its home group, and a lookup reads 1.2 groups; at 0.90 it would read 2.0, one of an absent key 5.
-constexpr std::uint64_t kLoadPercent = 80;
+constexpr std::uint64_t kLoadPercent = 90;
 // A migration carries so many groups over with each insert or erase.  Growing by a quarter from G
 // groups leaves 0.8 G inserts until the next time, and is done after G / 16.
 constexpr std::uint64_t kCarriedGroups = 16;
@@ -42,7 +42,8 @@ std::uint64_t FirstHash(std::uint64_t group, std::uint64_t groups) {
 
 }  // namespace
 
-KeyIndex::KeyIndex() {
+KeyIndex::KeyIndex(std::uint32_t buckets, const std::vector<std::uint32_t>& owned)
+    : hashes_(buckets, owned) {
   Remap(kFirstBytes);
   Settle(HomeGroupsIn(kFirstBytes));
 }
@@ -102,7 +103,7 @@ Slot* KeyIndex::FindDisplaced(std::uint64_t group) {
   for (std::uint64_t g = group + 1;; ++g) {
     Slot* slots = GroupAt(g);
     for (std::uint32_t i = 0; i < kGroupSlots && slots[i].place != 0; ++i) {
-      if (HomeGroup(Mix64(slots[i].key)) <= group) {
+      if (HomeGroup(HomeOf(slots[i].key)) <= group) {
         return slots + i;
       }
     }
@@ -240,7 +241,7 @@ void KeyIndex::TakeOut(std::uint64_t begin, std::uint64_t end) {
 
 void KeyIndex::PutBack() {
   for (const Slot& slot : scratch_) {
-    const std::uint64_t hash = Mix64(slot.key);
+    const std::uint64_t hash = HomeOf(slot.key);
     Slot* group = GroupAt(HomeGroup(hash));
     while (IsFull(group)) {
       group += kGroupSlots;
@@ -253,7 +254,7 @@ KeyIndex::ProbeLengths KeyIndex::MeasureProbes() const {
   ProbeLengths lengths;
   ForEach([&](const Slot& slot) {
     const std::uint64_t at = static_cast<std::uint64_t>(&slot - slots_) / kGroupSlots;
-    const std::uint64_t groups = at - HomeGroup(Mix64(slot.key)) + 1;
+    const std::uint64_t groups = at - HomeGroup(HomeOf(slot.key)) + 1;
     lengths.sum += groups;
     lengths.max = std::max(lengths.max, static_cast<std::uint32_t>(groups));
   });

@@ -1,11 +1,11 @@
 // KeyIndex: key -> slot of a HASHED table: open addressing over groups of four 16-byte slots, one
 // cache line each, grown and shrunk in place, a few groups at a time.
 //
-// A key's home group is Mix64(key) * groups / 2^64, so groups are in the order of buckets
-// (BucketOfKey), and a bucket is one run of groups (but for what was displaced into the groups
-// behind it).  A key lies in its home group or, if that was full, in the next group with room; a
-// lookup ends at a group with an empty slot.  The array ends with spare groups instead of wrapping
-// around.  Erase moves displaced keys back: there are no tombstones.
+// A key's home group is its hash (Mix64(key), spread by OwnedHashes) * groups / 2^64, so groups are
+// in the order of buckets (BucketOfKey), and a bucket is one run of groups (but for what was
+// displaced into the groups behind it).  A key lies in its home group or, if that was full, in the
+// next group with room; a lookup ends at a group with an empty slot.  The array ends with spare
+// groups instead of wrapping around.  Erase moves displaced keys back: there are no tombstones.
 //
 // Growing from G to about 5/4 G groups goes from the back to the front within the same memory
 // (mremap at the end): keys up to a hash are still in the old layout, those beyond it in the new
@@ -33,6 +33,7 @@
 
 #include "common/hash.h"
 #include "ps/table/mapped_memory.h"
+#include "ps/table/owned_hashes.h"
 
 namespace plexus {
 
@@ -49,14 +50,19 @@ inline constexpr std::uint32_t kColdPlace = 0x80000000u;
 
 class KeyIndex {
  public:
-  using Home = std::uint64_t;  // Mix64(key).
+  using Home = std::uint64_t;  // The key's hash.
 
-  KeyIndex();
+  // Of a shard that owns all buckets, or `owned`'s.
+  KeyIndex() : KeyIndex(1, {}) {}
+  KeyIndex(std::uint32_t buckets, const std::vector<std::uint32_t>& owned);
+
+  const OwnedHashes& hashes() const { return hashes_; }
+  Home HomeOf(Key key) const { return hashes_.Of(Mix64(key)); }
   KeyIndex(const KeyIndex&) = delete;
   KeyIndex& operator=(const KeyIndex&) = delete;
 
   Home Prefetch(Key key) const {
-    const Home home = Mix64(key);
+    const Home home = HomeOf(key);
     __builtin_prefetch(slots_ + HomeGroup(home) * kGroupSlots);
     return home;
   }
@@ -186,7 +192,7 @@ class KeyIndex {
     for (std::uint64_t g = HomeGroup(first_hash);; ++g) {
       Slot* group = GroupAt(g);
       for (std::uint32_t i = 0; i < kGroupSlots && group[i].place != 0; ++i) {
-        const std::uint64_t hash = Mix64(group[i].key);
+        const std::uint64_t hash = HomeOf(group[i].key);
         if (hash >= first_hash && hash <= last_hash) {
           visit(group[i]);
         }
@@ -217,6 +223,7 @@ class KeyIndex {
   // One layout of `groups` groups for all keys.
   void Settle(std::uint64_t groups);
 
+  const OwnedHashes hashes_;
   MappedMemory memory_;
   Slot* slots_ = nullptr;       // [groups x kGroupSlots].
   Slot* last_group_ = nullptr;  // Of the array.

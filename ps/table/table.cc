@@ -33,10 +33,11 @@ Digest128 RowDigest(const std::string& table, const RowView& row) {
   return HashBytes128(bytes);
 }
 
-std::unique_ptr<Table> MakeTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets) {
+std::unique_ptr<Table> MakeTable(const TableSpec& spec, std::uint64_t seed, std::uint32_t buckets,
+                                 const std::vector<std::uint32_t>& owned) {
   switch (spec.kind) {
     case TableSpec::Kind::kHashed:
-      return std::make_unique<HashedTable>(spec, seed, buckets);
+      return std::make_unique<HashedTable>(spec, seed, buckets, owned);
     case TableSpec::Kind::kArray:
       return std::make_unique<ArrayTable>(spec, seed, buckets);
     case TableSpec::Kind::kHybrid:

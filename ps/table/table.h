@@ -166,8 +166,9 @@ class Table {
 // A row's part of Digest().
 Digest128 RowDigest(const std::string& table, const RowView& row);
 
-// `buckets` is the job's V.
+// `buckets` is the job's V; `owned` are those of this shard, ascending, or all if it is empty.
 std::unique_ptr<Table> MakeTable(const TableSpec& spec, std::uint64_t seed,
-                                 std::uint32_t buckets = 1024);
+                                 std::uint32_t buckets = 1024,
+                                 const std::vector<std::uint32_t>& owned = {});
 
 }  // namespace plexus

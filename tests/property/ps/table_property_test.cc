@@ -267,7 +267,11 @@ TEST_P(TableProperty, DigestDoesNotDependOnSharding) {
   for (const std::uint32_t shards : {1u, 2u, 3u, 5u}) {
     std::vector<std::unique_ptr<Table>> tables;
     for (std::uint32_t s = 0; s < shards; ++s) {
-      tables.push_back(MakeTable(spec, kTableSeed, kBuckets));
+      std::vector<std::uint32_t> owned;
+      for (std::uint32_t bucket = s; bucket < kBuckets; bucket += shards) {
+        owned.push_back(bucket);
+      }
+      tables.push_back(MakeTable(spec, kTableSeed, kBuckets, owned));
     }
     for (std::size_t t = 0; t < steps.size(); ++t) {
       for (std::uint32_t s = 0; s < shards; ++s) {

@@ -1,6 +1,7 @@
 #include "ps/table/table.h"
 
 #include <memory>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -171,6 +172,28 @@ TEST(TableTest, AKeyEvictedBetweenPullAndPushLeavesItsNeighboursAlone) {
             (std::vector<float>{-0.5f, -0.5f, -1.5f, -1.5f, -2.5f, -2.5f}));
   EXPECT_EQ(table->counters().late_pushes, 1u);
   EXPECT_EQ(table->counters().admitted, 4u);
+}
+
+TEST(TableTest, TheIndexOfAShardIsEvenlyFull) {
+  // Every fourth bucket: a quarter of the hashes, scattered.
+  std::vector<std::uint32_t> owned;
+  for (std::uint32_t bucket = 1; bucket < 64; bucket += 4) {
+    owned.push_back(bucket);
+  }
+  const std::unique_ptr<Table> table = MakeTable(Spec(), 1, 64, owned);
+  std::vector<Key> keys;
+  for (Key key = 0; keys.size() < 20000; ++key) {
+    if (BucketOfKey(Mix64(key), 64) % 4 == 1) {
+      keys.push_back(Mix64(key));
+    }
+  }
+  Step(table.get(), 1, keys, std::vector<float>(2 * keys.size(), 1.0f));
+  EXPECT_EQ(table->row_count(), keys.size());
+  const std::unique_ptr<Table> alone = MakeTable(Spec(), 1, 64);
+  std::iota(keys.begin(), keys.end(), 0);
+  Step(alone.get(), 1, keys, std::vector<float>(2 * keys.size(), 1.0f));
+  EXPECT_EQ(table->index_shape().load_factor, alone->index_shape().load_factor);
+  EXPECT_LT(table->index_shape().probe_mean, 1.2 * alone->index_shape().probe_mean);
 }
 
 }  // namespace
