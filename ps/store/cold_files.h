@@ -36,7 +36,9 @@ class ColdFiles {
   // *failed, and returns the first one's reason.
   virtual Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,
                       std::vector<std::uint64_t>* failed) = 0;
-  // All rows of a table, ascending by hash, those in `newer` instead of older ones.
+  // All rows of a table, ascending by hash, those in `newer` instead of older ones.  RocksDB 7.8
+  // may pass over a file that it cannot read, and say nothing (facebook/rocksdb pull request
+  // 11782): the caller knows how many rows there have to be, and which.
   virtual Status Scan(std::uint32_t table, std::span<const ColdRun> newer,
                       const std::function<void(Key, const std::byte*)>& visit) = 0;
 

@@ -86,6 +86,7 @@ class ColdStore {
   // What happened, in order; not always all of it: call it until it returns nothing.
   virtual std::vector<ColdEvent> TakeEvents() = 0;
   // Every row of a table, ascending by Mix64(key), after all writes so far; may include stale ones.
+  // Rows whose file is damaged may be missing from an OK scan: count them (ps/store/cold_files.h).
   virtual Status Scan(std::uint32_t table,
                       const std::function<void(Key, const std::byte*)>& visit) = 0;
   virtual ColdStoreStats stats() const = 0;
