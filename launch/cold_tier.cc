@@ -43,23 +43,32 @@ StatusOr<std::unique_ptr<ColdTier>> ColdTier::Open(const JobPlan& plan, const Sh
 }
 
 void ColdTier::Exchange(Shard& shard, Millis now) {
-  for (ColdEvent& event : store_->TakeEvents()) {
-    switch (event.kind) {
-      case ColdEvent::Kind::kRead:
-        shard.OnColdRows(event.batch, now);
-        break;
-      case ColdEvent::Kind::kReadFailed:
-        shard.OnColdReadFailed(event.keys, event.status);
-        break;
-      case ColdEvent::Kind::kWritten:
-        shard.OnSpilled(event.bytes);
-        break;
-      case ColdEvent::Kind::kWriteFailed:
-        shard.OnSpillFailed(event.batch, event.status);
-        break;
+  HandOver(shard);
+  // What the shard wants after some events reaches the store before the next ones are taken.
+  for (std::vector<ColdEvent> events = store_->TakeEvents(); !events.empty();
+       events = store_->TakeEvents()) {
+    for (const ColdEvent& event : events) {
+      switch (event.kind) {
+        case ColdEvent::Kind::kRead:
+          shard.OnColdRows(event.batch, now);
+          break;
+        case ColdEvent::Kind::kReadFailed:
+          shard.OnColdReadFailed(event.keys, event.status);
+          break;
+        case ColdEvent::Kind::kWritten:
+          shard.OnSpilled(event.bytes);
+          break;
+        case ColdEvent::Kind::kWriteFailed:
+          shard.OnSpillFailed(event.batch, event.bytes, event.status);
+          break;
+      }
     }
+    HandOver(shard);
   }
-  // Spills before reads: a read finds what was spilled before it.
+}
+
+// Spills before reads: a read finds what was spilled before it.
+void ColdTier::HandOver(Shard& shard) {
   for (ColdBatch& batch : shard.TakeSpills()) {
     store_->Write(std::move(batch));
   }

@@ -33,6 +33,7 @@ class ColdTier {
 
  private:
   ColdTier() = default;
+  void HandOver(Shard& shard);
 
   std::unique_ptr<ColdStore> store_;
 };

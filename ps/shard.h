@@ -82,16 +82,18 @@ class Shard {
 
   // Rows on disk.  The runtime takes these after each call of OnMessage, OnTimer or those below,
   // and answers each read by OnColdRows or OnColdReadFailed, each spill by OnSpilled or
-  // OnSpillFailed, in any order.
+  // OnSpillFailed, in any order.  A read leaves out rows that were forgotten, or given back by
+  // OnSpillFailed, since it was taken.
   std::vector<ColdKeys> TakeColdReads() { return std::exchange(cold_reads_, {}); }
   std::vector<ColdBatch> TakeSpills() { return std::exchange(spills_, {}); }
-  std::vector<ColdKeys> TakeForgotten() { return state_.TakeForgotten(); }
+  std::vector<ColdKeys> TakeForgotten();
   void OnColdRows(const ColdBatch& batch, Millis now);
   // The job fails: the rows are lost.
   void OnColdReadFailed(const ColdKeys& keys, const Status& status);
   void OnSpilled(std::uint64_t bytes);
-  // The batch's rows stay in memory.
-  void OnSpillFailed(const ColdBatch& batch, const Status& status);
+  // The batch's rows stay in memory; `bytes` of the batch as it was taken, of which rows may be
+  // missing that came back, and were taken again, since.
+  void OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Status& status);
   MemoryUse memory_use() const;
   bool emergency() const { return emergency_; }
   // Pulls, pushes and commits that wait for rows from disk.

@@ -75,12 +75,29 @@ bool Shard::CommitNeedsRows(const proto::Commit& commit) {
   return NeedRowsOfParts(commit.step(), &absent);
 }
 
+std::vector<ColdKeys> Shard::TakeForgotten() {
+  std::vector<ColdKeys> forgotten = state_.TakeForgotten();
+  for (const ColdKeys& keys : forgotten) {
+    auto& asked = asked_[keys.table];
+    for (const Key key : keys.keys) {
+      asked.erase(key);
+    }
+  }
+  return forgotten;
+}
+
 void Shard::OnColdRows(const ColdBatch& batch, Millis now) {
   auto& asked = asked_[batch.table];
   for (const Key key : batch.keys) {
     asked.erase(key);
   }
-  state_.Thaw(batch);
+  if (const std::uint64_t outdated = state_.Thaw(batch); outdated > 0) {
+    ReportFailure("server " + std::to_string(options_.shard) + ": " + std::to_string(outdated) +
+                  " rows of table " + plan_->tables[batch.table].name +
+                  " came back from disk as they were before their last update: their files were "
+                  "damaged");
+    return;
+  }
   RetryWaiting(now);
   MakeRoom(0);
 }
@@ -116,15 +133,15 @@ void Shard::OnSpilled(std::uint64_t bytes) {
   MakeRoom(0);
 }
 
-void Shard::OnSpillFailed(const ColdBatch& batch, const Status& status) {
-  spilling_bytes_ -= std::min(spilling_bytes_, batch.bytes());
+void Shard::OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Status& status) {
+  spilling_bytes_ -= std::min(spilling_bytes_, bytes);
   spills_under_way_ -= spills_under_way_ > 0 ? 1 : 0;
   ++counters_.spill_failures;
   auto& asked = asked_[batch.table];
   for (const Key key : batch.keys) {
     asked.erase(key);
   }
-  state_.Thaw(batch);
+  (void)state_.Thaw(batch);
   if (spill_failure_.empty()) {
     LOG(ERROR) << "server " << options_.shard << ": " << batch.keys.size()
                << " rows could not be written to disk and stay in memory: " << status.message();

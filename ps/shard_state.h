@@ -54,7 +54,7 @@ class ShardState {
   // table that has any, appended.
   // Returns how many (table, key) have no row.
   std::uint64_t FindCold(std::span<const KeyBlock> groups, std::vector<ColdKeys>* cold) const;
-  void Thaw(const ColdBatch& batch) { tables_[batch.table]->Thaw(batch); }
+  std::uint64_t Thaw(const ColdBatch& batch) { return tables_[batch.table]->Thaw(batch); }
   // Moves about `bytes` of rows out of memory, from each table in proportion to what it has there;
   // empty: none is left.
   std::vector<ColdBatch> Spill(std::uint64_t bytes);

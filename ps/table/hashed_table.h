@@ -54,7 +54,7 @@ class HashedTable final : public Table {
   bool Compact(bool eager) override;
   bool IsCold(Key key) const override;
   void Spill(std::uint64_t bytes, ColdBatch* batch) override;
-  void Thaw(const ColdBatch& batch) override;
+  std::uint64_t Thaw(const ColdBatch& batch) override;
   std::vector<Key> TakeForgotten() override { return std::exchange(forgotten_, {}); }
   bool ViewCold(Key key, const std::byte* record, RowView* view) const override;
 

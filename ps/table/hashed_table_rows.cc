@@ -284,11 +284,13 @@ bool HashedTable::ViewCold(Key key, const std::byte* record, RowView* view) cons
   return last_step == slot->last_step;
 }
 
-void HashedTable::Thaw(const ColdBatch& batch) {
+std::uint64_t HashedTable::Thaw(const ColdBatch& batch) {
   CHECK_EQ(batch.record_bytes, cold_record_bytes_);
+  std::uint64_t outdated = 0;
   for (std::size_t i = 0; i < batch.keys.size(); ++i) {
     RowView view;
     if (!ViewCold(batch.keys[i], batch.records.data() + i * cold_record_bytes_, &view)) {
+      outdated += IsCold(batch.keys[i]) ? 1 : 0;
       continue;
     }
     const std::uint32_t handle = AddHandle();
@@ -300,6 +302,7 @@ void HashedTable::Thaw(const ColdBatch& batch) {
     index_.Find(view.key, index_.HomeOf(view.key))->place = handle + 1;
     ++counters_.thawed;
   }
+  return outdated;
 }
 
 void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {

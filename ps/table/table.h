@@ -142,8 +142,8 @@ class Table {
   // until it has `bytes`, or none is left.
   virtual void Spill(std::uint64_t, ColdBatch*) {}
   // Takes rows back; those that are not on disk any more (evicted, or back already) are passed
-  // over.
-  virtual void Thaw(const ColdBatch&) {}
+  // over.  Returns how many are on disk still, since these records are not of their last update.
+  virtual std::uint64_t Thaw(const ColdBatch&) { return 0; }
   // Keys whose rows were evicted while they were on disk.
   virtual std::vector<Key> TakeForgotten() { return {}; }
   // A row of the scan of the cold store, as ForEachRow would give it; false: stale.
