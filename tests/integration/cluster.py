@@ -18,13 +18,13 @@ JOB = ROOT / "examples/criteo_deepfm.textproto"
 class Workspace:
     """A folder with a small Criteo-shaped data set and room for runs."""
 
-    def __init__(self, rows=20000, valid_rows=4000, test_rows=4000):
+    def __init__(self, rows=20000, valid_rows=4000, test_rows=4000, cardinality=20000):
         self._folder = tempfile.TemporaryDirectory(prefix="plexus-")
         self.path = pathlib.Path(self._folder.name)
         self.data = self.path / "data"
         subprocess.run(
             [BIN / "plexus", "data", "synth", f"--out={self.data}", f"--rows={rows}",
-             f"--valid_rows={valid_rows}", f"--test_rows={test_rows}", "--cardinality_total=20000"],
+             f"--valid_rows={valid_rows}", f"--test_rows={test_rows}", f"--cardinality_total={cardinality}"],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
         self._runs = 0
 
