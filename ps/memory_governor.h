@@ -32,6 +32,7 @@ class MemoryGovernor {
   static constexpr double kSpillTarget = 0.84;
   static constexpr double kReleaseShare = 0.93;
   static constexpr double kEmergencyShare = 0.95;
+  static constexpr double kFullShare = 0.98;
   static constexpr double kHopelessShare = 1.02;
 
   // 0: no limit.
@@ -43,6 +44,10 @@ class MemoryGovernor {
   std::uint64_t BytesToSpill(const MemoryUse& use, std::uint64_t coming) const {
     const std::uint64_t used = use.used() + coming;
     return used > Share(kSpillShare) ? used - Share(kSpillTarget) : 0;
+  }
+  // Whether `coming` bytes more are within the limit.
+  bool Fits(const MemoryUse& use, std::uint64_t coming) const {
+    return use.used() + coming <= Share(kFullShare);
   }
   // Free records should go back to the kernel.
   bool ShouldRelease(const MemoryUse& use) const {

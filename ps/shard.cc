@@ -412,7 +412,7 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
                   std::to_string(commit.step()) + " came before its parts");
     return;
   }
-  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN && CommitNeedsRows(commit)) {
+  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN && CommitMustWait(commit)) {
     waiting_commit_ = commit;
     return;
   }

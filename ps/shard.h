@@ -158,7 +158,7 @@ class Shard {
   bool Need(std::span<const KeyBlock> groups, std::uint64_t* absent);
   void NeedRowsOf(const Bytes& pull_frame);
   bool NeedRowsOfParts(std::uint64_t step, std::uint64_t* absent);
-  bool CommitNeedsRows(const proto::Commit& commit);
+  bool CommitMustWait(const proto::Commit& commit);
   void RetryWaiting(Millis now);
   bool CanSpill() const;
   // Keeps the memory limit, with `coming` bytes about to be added.
@@ -221,7 +221,7 @@ class Shard {
   std::vector<Request> waiting_pulls_;
   std::vector<Request> waiting_pushes_;  // ASP.
   std::optional<proto::Commit> waiting_commit_;
-  std::uint64_t room_made_for_ = 0;  // The step.
+  std::uint64_t no_more_room_for_ = 0;  // The step whose own rows had to leave, and came back.
   std::uint64_t spills_under_way_ = 0;
   std::uint64_t spilling_bytes_ = 0;
   std::uint64_t other_bytes_ = 0;

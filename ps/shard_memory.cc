@@ -61,18 +61,25 @@ bool Shard::NeedRowsOfParts(std::uint64_t step, std::uint64_t* absent) {
   return any;
 }
 
-bool Shard::CommitNeedsRows(const proto::Commit& commit) {
+bool Shard::CommitMustWait(const proto::Commit& commit) {
   std::uint64_t absent = 0;
   if (NeedRowsOfParts(commit.step(), &absent)) {
     return true;
   }
-  if (room_made_for_ == commit.step()) {
+  if (no_more_room_for_ == commit.step()) {
     return false;
   }
-  // Once a step: its own rows may be among those that leave, and have to come back.
-  room_made_for_ = commit.step();
-  MakeRoom(absent * state_.row_bytes_max());
-  return NeedRowsOfParts(commit.step(), &absent);
+  const std::uint64_t coming = absent * state_.row_bytes_max();
+  MakeRoom(coming);
+  if (spills_under_way_ > 0 && !governor_.Fits(memory_use(), coming)) {
+    return true;  // Until rows that are on their way are on disk.
+  }
+  if (NeedRowsOfParts(commit.step(), &absent)) {
+    // The step's own rows were among those that left.  They come back, once.
+    no_more_room_for_ = commit.step();
+    return true;
+  }
+  return false;
 }
 
 std::vector<ColdKeys> Shard::TakeForgotten() {
@@ -130,6 +137,7 @@ void Shard::OnSpilled(std::uint64_t bytes) {
     LOG(WARNING) << "server " << options_.shard << ": rows go to disk again";
     spill_failure_.clear();
   }
+  RetryWaiting(now_);
   MakeRoom(0);
 }
 
