@@ -62,7 +62,7 @@ std::uint64_t Scatter(std::uint64_t i) { return Mix64(i + 0x9e3779b97f4a7c15ULL)
 // Around the first hash of a group, in each of the sizes that a small index goes through.
 Key KeyAtEdge(std::uint64_t i, std::uint64_t) {
   const std::uint64_t pages = 1 + i % 10;
-  const std::uint64_t groups = 64 * pages - std::min<std::uint64_t>(4 * pages, 64);
+  const std::uint64_t groups = 32 * pages - std::min<std::uint64_t>(2 * pages, 32);
   const std::uint64_t group = Scatter(i) % groups;
   const auto first = static_cast<std::uint64_t>(
       ((static_cast<unsigned __int128>(group) << 64) + groups - 1) / groups);
