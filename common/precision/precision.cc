@@ -219,6 +219,25 @@ void DecodeAll(const std::uint8_t* from, float scale, std::size_t n, float* to) 
 }
 
 template <typename Format>
+void EncodeRows(const float* from, std::size_t rows, std::size_t n, std::uint8_t* to) {
+  constexpr Precision kPrecision = Format::kPrecision;
+  const std::size_t row_bytes = WireRowBytes(kPrecision, n);
+  for (std::size_t row = 0; row < rows; ++row, from += n, to += row_bytes) {
+    std::uint8_t* values = to;
+    float scale = 1;
+    if constexpr (HasScale(kPrecision)) {
+      scale = ScaleOf(kPrecision, from, n);
+      std::memcpy(to, &scale, sizeof(scale));
+      values += sizeof(scale);
+    }
+    NearestAll<Format>(from, scale, n, values);
+    for (std::uint8_t* pad = values + EncodedBytes(kPrecision, n); pad < to + row_bytes; ++pad) {
+      *pad = 0;
+    }
+  }
+}
+
+template <typename Format>
 void DecodeRows(const std::uint8_t* from, std::size_t rows, std::size_t n, float* to) {
   constexpr bool kScaled = HasScale(Format::kPrecision);
   const std::size_t row_bytes = WireRowBytes(Format::kPrecision, n);
@@ -317,27 +336,23 @@ void EncodeStochastic(Precision precision, const float* from, float scale, std::
 }
 
 void EncodeWireRow(Precision precision, const float* from, std::size_t n, std::uint8_t* to) {
-  std::uint8_t* values = to;
-  float scale = 1;
-  if (HasScale(precision)) {
-    scale = ScaleOf(precision, from, n);
-    std::memcpy(to, &scale, sizeof(scale));
-    values += sizeof(scale);
-  }
-  EncodeNearest(precision, from, scale, n, values);
-  std::uint8_t* end = values + EncodedBytes(precision, n);
-  std::memset(end, 0, static_cast<std::size_t>(to + WireRowBytes(precision, n) - end));
+  EncodeWireRows(precision, from, 1, n, to);
 }
 
 void EncodeWireRows(Precision precision, const float* from, std::size_t rows, std::size_t n,
                     std::uint8_t* to) {
-  if (precision == Precision::kF32) {
-    std::memcpy(to, from, rows * n * sizeof(float));
-    return;
-  }
-  const std::size_t row_bytes = WireRowBytes(precision, n);
-  for (std::size_t row = 0; row < rows; ++row) {
-    EncodeWireRow(precision, from + row * n, n, to + row * row_bytes);
+  switch (precision) {
+    case Precision::kF32:
+      std::memcpy(to, from, rows * n * sizeof(float));
+      return;
+    case Precision::kBf16:
+      return EncodeRows<Bf16>(from, rows, n, to);
+    case Precision::kF16:
+      return EncodeRows<F16>(from, rows, n, to);
+    case Precision::kInt8:
+      return EncodeRows<Int8>(from, rows, n, to);
+    case Precision::kInt4:
+      return EncodeRows<Int4>(from, rows, n, to);
   }
 }
 
