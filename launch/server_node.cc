@@ -125,6 +125,23 @@ void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard,
   }
 }
 
+// Carries what the shard wants to disk, files and peers.
+void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, ZmqEndpoint& endpoint,
+           Shard* shard) {
+  if (cold != nullptr) {
+    cold->Exchange(*shard, SteadyMillis());
+  }
+  if (std::optional<std::string> save = shard->TakeSaveRequest()) {
+    SaveModel(plan, *save, options, cold, shard);
+  }
+  for (const Envelope& envelope : shard->outbox().Take()) {
+    // A peer that is gone asks again, or is replaced.
+    if (Status status = endpoint.Send(envelope); !status.ok()) {
+      VLOG(1) << "server " << options.index << ": " << status.message();
+    }
+  }
+}
+
 }  // namespace
 
 int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
@@ -151,20 +168,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     return GiveUp(options, cold.status(), 1);
   }
 
-  const auto flush = [&] {
-    if (*cold != nullptr) {
-      (*cold)->Exchange(shard, SteadyMillis());
-    }
-    if (std::optional<std::string> save = shard.TakeSaveRequest()) {
-      SaveModel(*plan, *save, options, cold->get(), &shard);
-    }
-    for (const Envelope& envelope : shard.outbox().Take()) {
-      // A peer that is gone asks again, or is replaced.
-      if (Status status = endpoint.Send(envelope); !status.ok()) {
-        VLOG(1) << "server " << options.index << ": " << status.message();
-      }
-    }
-  };
+  const auto flush = [&] { Flush(*plan, options, cold->get(), endpoint, &shard); };
   Millis heard = SteadyMillis();          // From the scheduler.
   Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
   while (!shard.stop().has_value()) {

@@ -498,15 +498,6 @@ void Shard::OnSaved(proto::Saved saved, std::optional<Digest128> known_digest) {
   SendControl(control);
 }
 
-void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
-                     std::uint64_t rss_bytes) {
-  wire_bytes_ = wire_bytes;
-  peak_rss_bytes_ = peak_rss_bytes;
-  MemoryUse use = memory_use();
-  use.other = 0;
-  other_bytes_ = rss_bytes - std::min(rss_bytes, use.resident());
-}
-
 void Shard::OnTimer(Millis now) {
   now_ = now;
   if (now >= next_heartbeat_) {

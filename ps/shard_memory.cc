@@ -159,6 +159,15 @@ void Shard::OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Sta
   MakeRoom(0);
 }
 
+void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
+                     std::uint64_t rss_bytes) {
+  wire_bytes_ = wire_bytes;
+  peak_rss_bytes_ = peak_rss_bytes;
+  MemoryUse use = memory_use();
+  use.other = 0;
+  other_bytes_ = rss_bytes - std::min(rss_bytes, use.resident());
+}
+
 MemoryUse Shard::memory_use() const {
   return {.committed = state_.memory_bytes(),
           .free = state_.free_bytes(),
