@@ -46,10 +46,10 @@ TEST(MappedMemoryTest, RoundsUpToPagesAndToHugePages) {
   EXPECT_EQ(MappedMemory(1).bytes(), 4096u);
   EXPECT_EQ(MappedMemory(4097).bytes(), 8192u);
   EXPECT_EQ(MappedMemory(2 * kMiB + 1).bytes(), 2 * kMiB + 4096);
-  EXPECT_EQ(MappedMemory(16 * kMiB).bytes(), 16 * kMiB);
-  EXPECT_EQ(MappedMemory(16 * kMiB + 1).bytes(), 18 * kMiB);
-  EXPECT_EQ(MappedMemory(16 * kMiB).page_bytes(), kHugePageBytes);
-  EXPECT_EQ(MappedMemory(16 * kMiB - 4096).page_bytes(), kPageBytes);
+  EXPECT_EQ(MappedMemory(32 * kMiB).bytes(), 32 * kMiB);
+  EXPECT_EQ(MappedMemory(32 * kMiB + 1).bytes(), 34 * kMiB);
+  EXPECT_EQ(MappedMemory(32 * kMiB).page_bytes(), kHugePageBytes);
+  EXPECT_EQ(MappedMemory(32 * kMiB - 4096).page_bytes(), kPageBytes);
 }
 
 TEST(MappedMemoryTest, CommitsWhatIsTouched) {
@@ -63,8 +63,8 @@ TEST(MappedMemoryTest, KeepsItsContentsThroughEverySize) {
   MappedMemory memory(kPageBytes);
   Fill(&memory, 0, memory.bytes());
   // Small and large, aligned or not before, up and down.
-  const std::size_t sizes[] = {2 * kPageBytes, kMiB,      3 * kMiB,  17 * kMiB,  40 * kMiB,
-                               20 * kMiB,      21 * kMiB, 15 * kMiB, kPageBytes, 33 * kMiB};
+  const std::size_t sizes[] = {2 * kPageBytes, kMiB,      3 * kMiB,  33 * kMiB,  60 * kMiB,
+                               36 * kMiB,      37 * kMiB, 15 * kMiB, kPageBytes, 49 * kMiB};
   for (const std::size_t size : sizes) {
     const std::size_t before = memory.bytes();
     memory.Resize(size);
@@ -84,10 +84,10 @@ TEST(MappedMemoryTest, KeepsItsContentsThroughEverySize) {
 TEST(MappedMemoryTest, MovesWhereItCannotGrowInPlace) {
   std::vector<MappedMemory> all;
   for (int i = 0; i < 8; ++i) {
-    all.emplace_back(16 * kMiB);
+    all.emplace_back(32 * kMiB);
     Fill(&all.back(), 0, 64 * kPageBytes);
   }
-  for (std::size_t size = 18 * kMiB; size <= 24 * kMiB; size += 2 * kMiB) {
+  for (std::size_t size = 34 * kMiB; size <= 40 * kMiB; size += 2 * kMiB) {
     for (MappedMemory& memory : all) {
       memory.Resize(size);
       ASSERT_EQ(reinterpret_cast<std::uintptr_t>(memory.data()) % kHugePageBytes, 0u);

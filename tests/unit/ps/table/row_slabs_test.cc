@@ -26,7 +26,7 @@ class RowSlabsSizeTest : public ::testing::TestWithParam<std::size_t> {};
 TEST_P(RowSlabsSizeTest, RecordsKeepTheirPlaceAndDoNotOverlap) {
   RowSlabs slabs(GetParam());
   const auto count =
-      static_cast<std::uint32_t>(std::min<std::size_t>(50000, (40u << 20) / GetParam()));
+      static_cast<std::uint32_t>(std::min<std::size_t>(50000, (80u << 20) / GetParam()));
   std::vector<std::byte*> places;
   for (std::uint32_t handle = 0; handle < count; ++handle) {
     slabs.Touch(handle);

@@ -1,0 +1,595 @@
+// store_bench: how fast one core finds, pulls, updates and makes rows of a table, in process, and
+// what rows cost beside their floats.
+//
+// Each figure stands beside a limit of bench/store_limits.h that is measured in turn with it, batch
+// by batch; medians, with the least and the most.  Batches are distinct keys: uniform over the
+// table, or what 100,000 draws from Zipf(1.05) leave of it.  Time is the thread's own, so that a
+// neighbour who takes the core does not count.
+//
+//   find     KeyIndex: looking up keys that are there, and keys that are not
+//   insert   KeyIndex: from empty to --grow_rows keys; the longest 64 keys; bytes a key
+//   pull     a table of 16 f32 with Adagrad: Pull
+//   push     ApplyStep with three optimizers, beside Adagrad on rows that need no finding
+//   grow     that table from empty to --grow_rows rows; the longest step of 256; bytes beside the
+//   record
+//
+// Prints a table and, as its last line, one JSON object; exits with 1 if a figure misses its target
+// (full size only).
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include <gflags/gflags.h>
+#include <glog/logging.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "bench/store_limits.h"
+#include "common/random.h"
+#include "ps/table/key_index.h"
+#include "ps/table/mapped_memory.h"
+#include "ps/table/table.h"
+
+DEFINE_string(only, "find,insert,pull,push,grow", "What to measure, separated by commas.");
+DEFINE_uint64(rows, 10000000, "Rows of find, pull and push.");
+DEFINE_uint64(grow_rows, 50000000, "Rows that insert and grow end with.");
+DEFINE_uint32(rounds, 25, "Batches of each kind.");
+DEFINE_bool(quick, false, "200,000 rows, a million to grow to, 5 batches; no verdict.");
+DEFINE_string(json, "", "Also write the JSON object to this file.");
+
+namespace plexus {
+namespace {
+
+constexpr std::uint32_t kDim = 16;
+constexpr std::size_t kDraws = 100000;
+constexpr double kZipfExponent = 1.05;
+// Of grow: keys of a step.  A pause is what one step takes beyond what its keys do.
+constexpr std::size_t kStepKeys = 256;
+
+Key KeyOfRow(std::uint64_t row) { return Mix64(row + 0x9e3779b97f4a7c15ULL); }
+
+double Seconds() {
+  timespec now;
+  PCHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// --- Figures
+
+struct Spread {
+  double median = 0;
+  double least = 0;
+  double most = 0;
+};
+
+Spread SpreadOf(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return {v[v.size() / 2], v.front(), v.back()};
+}
+
+// What is printed at the end.
+class Report {
+ public:
+  // Rates of rounds beside the limit's rates of the same rounds.  target: least ratio, 0 = none.
+  void Rate(const std::string& name, const std::vector<double>& limit,
+            const std::vector<double>& ours, double target) {
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < ours.size(); ++i) {
+      ratios.push_back(ours[i] / limit[i]);
+    }
+    const Spread ratio = SpreadOf(ratios);
+    const Spread rate = SpreadOf(ours);
+    std::printf("%-34s %8.2f M/s (%.2f..%.2f)  %5.2f (%.2f..%.2f) of %.2f M/s", name.c_str(),
+                rate.median / 1e6, rate.least / 1e6, rate.most / 1e6, ratio.median, ratio.least,
+                ratio.most, SpreadOf(limit).median / 1e6);
+    Finish(target > 0 && ratio.median < target, target, "at least");
+    Json(name + "_per_second", rate.median);
+    Json(name + "_ratio", ratio.median);
+    Json(name + "_ratio_least", ratio.least);
+    Json(name + "_ratio_most", ratio.most);
+  }
+  // A figure that may be at most (least < 0) or at least `target`; 0 = no target.
+  void AtMost(const std::string& name, double value, const char* unit, double target) {
+    std::printf("%-34s %8.2f %s", name.c_str(), value, unit);
+    Finish(target > 0 && value > target, target, "at most");
+    Json(name, value);
+  }
+  void AtLeast(const std::string& name, double value, const char* unit, double target) {
+    std::printf("%-34s %8.2f %s", name.c_str(), value, unit);
+    Finish(target > 0 && value < target, target, "at least");
+    Json(name, value);
+  }
+
+  bool ok() const { return ok_; }
+  std::string json() const { return json_; }
+
+ private:
+  void Finish(bool missed, double target, const char* bound) {
+    if (target > 0) {
+      std::printf("   [%s %.4g%s]", bound, target, missed ? ", MISSED" : "");
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+    ok_ = ok_ && !missed;
+  }
+  void Json(const std::string& name, double value) {
+    char text[64];
+    std::snprintf(text, sizeof(text), "%.6g", value);
+    json_ += ",\"" + name + "\":" + text;
+  }
+
+  bool ok_ = true;
+  std::string json_;
+};
+
+// --- Batches
+
+std::uint64_t Rows() { return FLAGS_quick ? 200000 : FLAGS_rows; }
+std::uint64_t GrowRows() { return FLAGS_quick ? 1000000 : FLAGS_grow_rows; }
+std::uint32_t Rounds() { return FLAGS_quick ? 5 : FLAGS_rounds; }
+
+enum class Draw { kUniform, kZipf };
+
+// Distinct rows of a table of Rows(), in the order in which they were drawn.
+std::vector<std::uint32_t> DistinctRows(Draw draw, std::uint64_t batch) {
+  const std::uint64_t rows = Rows();
+  static const Zipf zipf(static_cast<double>(Rows()), kZipfExponent);
+  const CounterRandom random(1, 2, batch);
+  const std::size_t draws = std::min<std::size_t>(kDraws, rows / 2);
+  std::unordered_set<std::uint64_t> seen;
+  std::vector<std::uint32_t> distinct;
+  std::uint64_t next = 0;
+  for (std::size_t i = 0; i < draws; ++i) {
+    // Frequent rows lie scattered: their rank says nothing of when they were made.
+    const std::uint64_t row = draw == Draw::kUniform ? random.Below(next++, rows)
+                                                     : Mix64(zipf.Draw(random, &next) + 1) % rows;
+    if (seen.insert(row).second) {
+      distinct.push_back(static_cast<std::uint32_t>(row));
+    }
+  }
+  return distinct;
+}
+
+std::vector<Key> KeysOf(const std::vector<std::uint32_t>& rows) {
+  std::vector<Key> keys;
+  for (const std::uint32_t row : rows) {
+    keys.push_back(KeyOfRow(row));
+  }
+  return keys;
+}
+
+// Calls a second.
+template <typename Work>
+double RateOf(std::size_t calls, const Work& work) {
+  const double start = Seconds();
+  work();
+  return static_cast<double>(calls) / (Seconds() - start);
+}
+
+// --- Index only
+
+// Looks up all keys, prefetching; a sum of places, so that nothing is optimised away.
+std::uint64_t FindAll(const KeyIndex& index, std::span<const Key> keys) {
+  constexpr std::size_t kAhead = 16;
+  KeyIndex::Home homes[2 * kAhead];
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < std::min(kAhead, keys.size()); ++i) {
+    homes[i] = index.Prefetch(keys[i]);
+  }
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + kAhead < keys.size()) {
+      homes[(i + kAhead) % (2 * kAhead)] = index.Prefetch(keys[i + kAhead]);
+    }
+    const Slot* slot = index.Find(keys[i], homes[i % (2 * kAhead)]);
+    sum += slot == nullptr ? 0 : slot->place;
+  }
+  return sum;
+}
+
+template <typename Value>
+std::uint64_t FindAll(const HandWrittenIndex<Value>& index, std::span<const Key> keys) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + index.kAhead < keys.size()) {
+      index.Prefetch(keys[i + index.kAhead]);
+    }
+    sum += index.Find(keys[i]);
+  }
+  return sum;
+}
+
+// Inserts keys of rows [begin, end), prefetching.
+void InsertRows(std::uint64_t begin, std::uint64_t end, KeyIndex* index) {
+  constexpr std::uint64_t kAhead = 16;
+  KeyIndex::Home homes[2 * kAhead];
+  for (std::uint64_t row = begin; row < std::min(begin + kAhead, end); ++row) {
+    homes[row % (2 * kAhead)] = index->Prefetch(KeyOfRow(row));
+  }
+  for (std::uint64_t row = begin; row < end; ++row) {
+    homes[(row + kAhead) % (2 * kAhead)] = index->Prefetch(KeyOfRow(row + kAhead));
+    bool inserted = false;
+    index->FindOrInsert(KeyOfRow(row), homes[row % (2 * kAhead)], &inserted)->place =
+        static_cast<std::uint32_t>(row + 1);
+  }
+}
+
+void MeasureFind(Report* report) {
+  const std::uint64_t rows = Rows();
+  HandWrittenIndex<std::uint64_t> limit(rows);
+  KeyIndex index;
+  InsertRows(0, rows, &index);
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    limit.Put(KeyOfRow(row), row + 1);
+  }
+  std::vector<double> limits, found, absent;
+  for (std::uint32_t round = 0; round < Rounds(); ++round) {
+    // A batch of its own for each, so that no one finds in the cache what another left.
+    const auto keys = [&](std::uint64_t batch) {
+      return KeysOf(DistinctRows(Draw::kUniform, 3 * round + batch));
+    };
+    const std::vector<Key> a = keys(0), b = keys(1);
+    std::vector<Key> c;
+    for (const std::uint32_t row : DistinctRows(Draw::kUniform, 3 * round + 2)) {
+      c.push_back(KeyOfRow(rows + row));
+    }
+    std::uint64_t sum = 0;
+    limits.push_back(RateOf(a.size(), [&] { sum += FindAll(limit, a); }));
+    found.push_back(RateOf(b.size(), [&] { sum += FindAll(index, b); }));
+    const std::uint64_t before = sum;
+    absent.push_back(RateOf(c.size(), [&] { sum += FindAll(index, c); }));
+    CHECK_EQ(sum, before) << "an absent key was found";
+  }
+  const KeyIndex::ProbeLengths probes = index.MeasureProbes();
+  report->Rate("find", limits, found, 0);
+  report->Rate("find_absent", limits, absent, 0);
+  report->AtMost("find_load", static_cast<double>(rows) / static_cast<double>(index.slot_count()),
+                 "of the slots", 0);
+  report->AtMost("find_probes", static_cast<double>(probes.sum) / static_cast<double>(rows),
+                 "groups a key", 0);
+}
+
+std::uint64_t PageFaults() {
+  rusage usage;
+  PCHECK(getrusage(RUSAGE_THREAD, &usage) == 0);
+  return static_cast<std::uint64_t>(usage.ru_minflt);
+}
+
+// Many short stretches of work: all of them, the longest, and the longest without a page fault.
+class Stretches {
+ public:
+  template <typename Work>
+  void Time(const Work& work) {
+    const std::uint64_t faults = PageFaults();
+    const double start = Seconds();
+    work();
+    const double seconds = Seconds() - start;
+    sum_ += seconds;
+    longest_ = std::max(longest_, seconds);
+    if (PageFaults() == faults) {
+      longest_without_faults_ = std::max(longest_without_faults_, seconds);
+    }
+  }
+  double seconds() const { return sum_; }
+  // No verdict on what the kernel takes where a first touch alone takes longer than a pause may.
+  void Tell(const std::string& name, Report* report) const {
+    constexpr double kTargetMs = 2;
+    const double touch_ms = FirstTouchMilliseconds();
+    report->AtMost(name + "_pause_ms", longest_ * 1e3, "ms",
+                   touch_ms > kTargetMs / 2 ? 0 : kTargetMs);
+    report->AtMost(name + "_pause_without_page_faults_ms", longest_without_faults_ * 1e3, "ms",
+                   kTargetMs);
+    report->AtMost(name + "_first_touch_ms", touch_ms, "ms for 2 MiB, at most", 0);
+  }
+
+ private:
+  // The longest of 64 first touches of a huge page.
+  static double FirstTouchMilliseconds() {
+    MappedMemory memory(64 * kHugePageBytes);
+    double longest = 0;
+    for (std::size_t i = 0; i < memory.bytes(); i += kHugePageBytes) {
+      const double start = Seconds();
+      memory.data()[i] = std::byte{1};
+      longest = std::max(longest, Seconds() - start);
+    }
+    return longest * 1e3;
+  }
+
+  double sum_ = 0;
+  double longest_ = 0;
+  double longest_without_faults_ = 0;
+};
+
+// Of samples taken while something grows.
+struct BytesARow {
+  void Add(double bytes) {
+    sum += bytes;
+    worst = std::max(worst, bytes);
+    ++count;
+  }
+  double mean() const { return count == 0 ? 0 : sum / static_cast<double>(count); }
+
+  double sum = 0;
+  double worst = 0;
+  std::uint64_t count = 0;
+};
+
+// This process's memory in use, in bytes.
+std::size_t ResidentBytes() {
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  PCHECK(file != nullptr);
+  unsigned long long all = 0, resident = 0;
+  CHECK_EQ(std::fscanf(file, "%llu %llu", &all, &resident), 2);
+  std::fclose(file);
+  return resident * kPageBytes;
+}
+
+// Memory that the host has given already.  Under a hypervisor the first touch of memory that it has
+// not, or has taken back because it was free for a second or two, takes 4 ms for 2 MiB instead of
+// 0.1.  That is no cost of a table, so memory is touched before the clock starts, and freed just
+// before what is measured takes it.
+class GivenMemory {
+ public:
+  explicit GivenMemory(std::size_t bytes) : memory_(bytes + kAhead) {
+    for (std::size_t i = 0; i < memory_.bytes(); i += kPageBytes) {
+      memory_.data()[i] = std::byte{1};
+    }
+    resident_ = ResidentBytes();
+  }
+  // Call it often: keeps kAhead free.
+  void Free() {
+    const std::size_t without = ResidentBytes() + freed_;
+    const std::size_t taken = without > resident_ ? without - resident_ : 0;
+    const std::size_t end =
+        std::min(memory_.bytes(), (taken + kAhead) / kHugePageBytes * kHugePageBytes);
+    if (end > freed_) {
+      memory_.GiveBack(freed_, end - freed_);
+      freed_ = end;
+    }
+  }
+
+ private:
+  static constexpr std::size_t kAhead = std::size_t{16} << 20;
+  MappedMemory memory_;
+  std::size_t resident_ = 0;  // When all of it was held.
+  std::size_t freed_ = 0;
+};
+
+// Below that many rows one huge page more or less decides.
+constexpr std::uint64_t kSampledFrom = 1000000;
+
+void MeasureInsert(Report* report) {
+  constexpr std::uint64_t kStretch = 64;
+  const std::uint64_t rows = GrowRows();
+  std::vector<double> limits, ours;
+  BytesARow bytes;
+  for (std::uint32_t round = 0; round < 3; ++round) {
+    {
+      HandWrittenIndex<std::uint64_t> limit(rows);
+      limit.Touch();
+      limits.push_back(RateOf(rows, [&] {
+        for (std::uint64_t row = 0; row < rows; ++row) {
+          limit.Prefetch(KeyOfRow(row + limit.kAhead));
+          limit.Put(KeyOfRow(row), row + 1);
+        }
+      }));
+    }
+    GivenMemory given(rows * 32);
+    KeyIndex index;
+    Stretches stretches;
+    std::uint64_t next_sample = kSampledFrom;
+    for (std::uint64_t row = 0; row < rows; row += kStretch) {
+      if (row % 8192 == 0) {
+        given.Free();
+      }
+      stretches.Time([&] { InsertRows(row, std::min(row + kStretch, rows), &index); });
+      if (row >= next_sample) {
+        bytes.Add(static_cast<double>(index.memory_bytes()) /
+                  static_cast<double>(index.row_count()));
+        next_sample += next_sample / 50;
+      }
+    }
+    ours.push_back(static_cast<double>(rows) / stretches.seconds());
+    if (round == 2) {
+      stretches.Tell("insert", report);
+    }
+  }
+  report->Rate("insert", limits, ours, 0);
+  report->AtMost("insert_bytes_mean", bytes.mean(), "bytes a key", 0);
+  report->AtMost("insert_bytes_worst", bytes.worst, "bytes a key", 0);
+}
+
+// --- Tables
+
+TableSpec Spec(OptimizerKind kind) {
+  TableSpec spec;
+  spec.name = "bench";
+  spec.dim = kDim;
+  spec.optimizer.kind = kind;
+  return spec;
+}
+
+struct Gradients {
+  Gradients() : counts(kDraws, 1), floats(kDraws * kDim, 0.01f) {}
+  GradientPart Part(std::span<const Key> keys) const {
+    return {keys, std::span(counts).first(keys.size()), floats.data()};
+  }
+  const std::vector<std::uint32_t> counts;
+  const std::vector<float> floats;
+};
+
+void Step(std::uint64_t version, const GradientPart& part, Table* table) {
+  table->ApplyStep(version, {&part, 1}, 0.5f, 1.0f);
+  table->EndVersion(version);
+}
+
+// All rows, made by steps.
+std::unique_ptr<Table> FilledTable(OptimizerKind kind, std::uint64_t rows) {
+  std::unique_ptr<Table> table = MakeTable(Spec(kind), 1);
+  const Gradients gradients;
+  std::vector<Key> keys;
+  for (std::uint64_t row = 0; row < rows;) {
+    keys.clear();
+    while (keys.size() < kDraws && row < rows) {
+      keys.push_back(KeyOfRow(row++));
+    }
+    Step(1, gradients.Part(keys), table.get());
+  }
+  return table;
+}
+
+void MeasurePull(Report* report) {
+  const std::uint64_t rows = Rows();
+  MappedMemory floats(rows * kDim * sizeof(float));
+  HandWrittenIndex<float*> limit(rows);
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    float* values = reinterpret_cast<float*>(floats.data()) + row * kDim;
+    std::fill_n(values, kDim, 1.0f);
+    limit.Put(KeyOfRow(row), values);
+  }
+  const std::unique_ptr<Table> table = FilledTable(OptimizerKind::kAdagrad, rows);
+  // The same loop on the table's own rows: what is left is the table's doing, not its memory's.
+  HandWrittenIndex<float*> same_rows(rows);
+  table->ForEachRow(
+      [&](const RowView& row) { same_rows.Put(row.key, const_cast<float*>(row.floats().data())); });
+  std::vector<float> values(kDraws * kDim);
+  for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
+    std::vector<double> limits, same, ours;
+    for (std::uint32_t round = 0; round < Rounds(); ++round) {
+      const std::vector<Key> a = KeysOf(DistinctRows(draw, 3 * round));
+      const std::vector<Key> b = KeysOf(DistinctRows(draw, 3 * round + 1));
+      const std::vector<Key> c = KeysOf(DistinctRows(draw, 3 * round + 2));
+      limits.push_back(RateOf(a.size(), [&] { HandWrittenPull(limit, a, values.data()); }));
+      ours.push_back(RateOf(b.size(), [&] { table->Pull(b, values.data()); }));
+      same.push_back(RateOf(c.size(), [&] { HandWrittenPull(same_rows, c, values.data()); }));
+    }
+    const std::string name = draw == Draw::kUniform ? "pull" : "pull_zipf";
+    report->Rate(name, limits, ours, 0.75);
+    report->Rate(name + "_limit_on_same_rows", limits, same, 0);
+  }
+  report->AtMost("bytes_per_row",
+                 static_cast<double>(table->memory_bytes()) / static_cast<double>(rows), "bytes",
+                 0);
+}
+
+void MeasurePush(Report* report) {
+  const std::uint64_t rows = Rows();
+  MappedMemory memory(rows * 2 * kDim * sizeof(float));
+  float* floats = reinterpret_cast<float*>(memory.data());
+  std::fill_n(floats, rows * 2 * kDim, 0.01f);
+  HandWrittenIndex<float*> index(rows);
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    index.Put(KeyOfRow(row), floats + row * 2 * kDim);
+  }
+  const Gradients gradients;
+  const struct {
+    OptimizerKind kind;
+    const char* name;
+    double target;
+  } kinds[] = {{OptimizerKind::kAdagrad, "push_adagrad", 0.6},
+               {OptimizerKind::kRowWiseAdagrad, "push_row_wise_adagrad", 0},
+               {OptimizerKind::kAdam, "push_adam", 0}};
+  for (const auto& [kind, kind_name, target] : kinds) {
+    const std::unique_ptr<Table> table = FilledTable(kind, rows);
+    std::uint64_t version = 2;
+    for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
+      std::vector<double> limits, with_find, ours;
+      for (std::uint32_t round = 0; round < Rounds(); ++round) {
+        const std::vector<std::uint32_t> a = DistinctRows(draw, 3 * round);
+        const std::vector<Key> b = KeysOf(DistinctRows(draw, 3 * round + 1));
+        const std::vector<Key> c = KeysOf(DistinctRows(draw, 3 * round + 2));
+        const float* g = gradients.floats.data();
+        limits.push_back(RateOf(a.size(), [&] { HandWrittenUpdate(floats, a, g); }));
+        ours.push_back(RateOf(b.size(), [&] { Step(version++, gradients.Part(b), table.get()); }));
+        with_find.push_back(RateOf(c.size(), [&] { HandWrittenPush(index, c, g); }));
+      }
+      const bool uniform = draw == Draw::kUniform;
+      const std::string name = std::string(kind_name) + (uniform ? "" : "_zipf");
+      report->Rate(name, limits, ours, uniform ? target : 0);
+      if (kind == OptimizerKind::kAdagrad) {
+        report->Rate(name + "_limit_with_find", limits, with_find, 0);
+      }
+    }
+  }
+}
+
+void MeasureGrow(Report* report) {
+  const std::uint64_t rows = GrowRows();
+  const std::unique_ptr<Table> table = MakeTable(Spec(OptimizerKind::kAdagrad), 1);
+  const std::uint32_t record_bytes = table->layout().record_bytes();
+  const Gradients gradients;
+  GivenMemory given(rows * (record_bytes + 40));
+  Stretches steps;
+  BytesARow bytes;
+  std::vector<Key> keys(kStepKeys);
+  std::uint64_t next_sample = kSampledFrom;
+  std::uint64_t version = 1;
+  for (std::uint64_t row = 0; row < rows; row += kStepKeys) {
+    for (std::size_t i = 0; i < kStepKeys; ++i) {
+      keys[i] = KeyOfRow(row + i);
+    }
+    if (row % 8192 == 0) {
+      given.Free();
+    }
+    steps.Time([&] { Step(version++, gradients.Part(keys), table.get()); });
+    if (row >= next_sample) {
+      bytes.Add(static_cast<double>(table->memory_bytes()) /
+                    static_cast<double>(table->row_count()) -
+                record_bytes);
+      next_sample += next_sample / 50;
+    }
+  }
+  report->AtLeast("grow_million_rows_per_second",
+                  static_cast<double>(table->row_count()) / steps.seconds() / 1e6, "million rows/s",
+                  10);
+  steps.Tell("grow", report);
+  report->AtMost("grow_bytes_mean", bytes.mean(), "bytes a row beside its record", 24);
+  report->AtMost("grow_bytes_worst", bytes.worst, "bytes a row beside its record", 32);
+}
+
+int Run() {
+  const struct {
+    const char* name;
+    void (*measure)(Report*);
+  } benches[] = {{"find", MeasureFind},
+                 {"insert", MeasureInsert},
+                 {"pull", MeasurePull},
+                 {"push", MeasurePush},
+                 {"grow", MeasureGrow}};
+  std::string why;
+  if (!HugePagesAvailable(&why)) {
+    std::printf("no huge pages: %s\n", why.c_str());
+  }
+  std::printf("%-34s %s\n", "", "median (least..most)   ratio to the limit (least..most)");
+  Report report;
+  for (const auto& bench : benches) {
+    if (("," + FLAGS_only + ",").find("," + std::string(bench.name) + ",") != std::string::npos) {
+      bench.measure(&report);
+    }
+  }
+  const bool ok = FLAGS_quick || report.ok();
+  const std::string json = "{\"bench\":\"store\",\"rows\":" + std::to_string(Rows()) +
+                           ",\"grow_rows\":" + std::to_string(GrowRows()) + report.json() +
+                           ",\"ok\":" + (ok ? "true" : "false") + "}";
+  if (!FLAGS_json.empty()) {
+    std::FILE* file = std::fopen(FLAGS_json.c_str(), "w");
+    PCHECK(file != nullptr) << FLAGS_json;
+    std::fprintf(file, "%s\n", json.c_str());
+    std::fclose(file);
+  }
+  std::printf("%s\n", json.c_str());
+  return ok ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace plexus
+
+int main(int argc, char** argv) {
+  google::InitGoogleLogging(argv[0]);
+  gflags::ParseCommandLineFlags(&argc, &argv, true);
+  return plexus::Run();
+}
