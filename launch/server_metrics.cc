@@ -121,6 +121,51 @@ void ServerMetrics::FillTables(const Shard& shard) {
            static_cast<double>(shard.state().memory_bytes()));
 }
 
+void ServerMetrics::FillMemory(const Shard& shard) {
+  const MemoryUse use = shard.memory_use();
+  const std::pair<const char*, std::uint64_t> parts[] = {{"state", use.committed - use.free},
+                                                         {"free", use.free},
+                                                         {"pending", use.pending},
+                                                         {"spilling", use.spilling},
+                                                         {"other", use.other}};
+  for (const auto& [part, bytes] : parts) {
+    SetGauge("plexus_ps_memory_bytes",
+             "What counts for cluster.memory_limit; free: committed to rows, and without one.",
+             static_cast<double>(bytes), {{"part", part}});
+  }
+  SetGauge("plexus_ps_waiting_for_rows", "Pulls, pushes and commits that wait for rows on disk.",
+           static_cast<double>(shard.waiting_for_rows()));
+  SetGauge("plexus_ps_memory_emergency",
+           "1: the disk does not keep the memory limit, and cluster.on_memory_limit holds.",
+           shard.emergency() ? 1 : 0);
+  SetTotal("plexus_ps_memory_emergencies_total", "Times that it began.",
+           static_cast<double>(shard.counters().emergencies));
+}
+
+void ServerMetrics::SetDisk(const ColdStoreStats& stats) {
+  const std::string rows_help = "Rows written to disk and read back.";
+  SetTotal("plexus_ps_cold_rows_total", rows_help, static_cast<double>(stats.rows_written),
+           {{"op", "write"}});
+  SetTotal("plexus_ps_cold_rows_total", rows_help, static_cast<double>(stats.rows_read),
+           {{"op", "read"}});
+  const std::string bytes_help = "Their bytes, with keys.";
+  SetTotal("plexus_ps_cold_bytes_total", bytes_help, static_cast<double>(stats.bytes_written),
+           {{"op", "write"}});
+  SetTotal("plexus_ps_cold_bytes_total", bytes_help, static_cast<double>(stats.bytes_read),
+           {{"op", "read"}});
+  const std::string errors_help = "Batches of rows that could not be written, or read back.";
+  SetTotal("plexus_ps_cold_errors_total", errors_help, static_cast<double>(stats.write_failures),
+           {{"op", "write"}});
+  SetTotal("plexus_ps_cold_errors_total", errors_help, static_cast<double>(stats.read_failures),
+           {{"op", "read"}});
+  SetGauge("plexus_ps_cold_disk_bytes", "Files of rows on disk, with outdated ones.",
+           static_cast<double>(stats.disk_bytes));
+  SetGauge("plexus_ps_cold_memory_bytes", "Memory of the store of rows on disk.",
+           static_cast<double>(stats.memory_bytes));
+  SetGauge("plexus_ps_cold_compactions", "Compactions of its files under way or due.",
+           static_cast<double>(stats.compactions));
+}
+
 void ServerMetrics::Fill(const Shard& shard) {
   const ShardCounters& counters = shard.counters();
   SetTotal("plexus_ps_pulls_total", "Pulls answered with rows.", counters.pulls);
@@ -143,6 +188,7 @@ void ServerMetrics::Fill(const Shard& shard) {
            static_cast<double>(shard.staleness_max()));
   FillQueues(shard);
   FillTables(shard);
+  FillMemory(shard);
 }
 
 StatusPages ServerMetrics::Pages(const Shard& shard, const JobPlan& plan, std::uint64_t bytes_sent,

@@ -12,6 +12,7 @@
 #include "launch/status_board.h"
 #include "proto/plan.h"
 #include "ps/shard.h"
+#include "ps/store/cold_store.h"
 
 namespace plexus {
 
@@ -25,6 +26,9 @@ class ServerMetrics {
   void OnDamagedFrame() { ++damaged_; }
   // Connections refused for their keys, so far.
   void SetRefusedConnections(std::uint64_t total) { connections_refused_ = total; }
+
+  // Of the rows on disk.
+  void SetDisk(const ColdStoreStats& stats);
 
   // What there is to show now; the bytes are those of frames so far.
   StatusPages Pages(const Shard& shard, const JobPlan& plan, std::uint64_t bytes_sent,
@@ -43,6 +47,7 @@ class ServerMetrics {
   void FillPushes(const ShardCounters& counters);
   void FillQueues(const Shard& shard);
   void FillTables(const Shard& shard);
+  void FillMemory(const Shard& shard);
 
   const std::uint32_t shard_;
   Metrics metrics_;

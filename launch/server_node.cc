@@ -3,6 +3,7 @@
 #include <sstream>
 #include <system_error>
 
+#include <malloc.h>
 #include <pthread.h>
 
 #include "common/clock.h"
@@ -20,6 +21,26 @@ namespace {
 constexpr Millis kPollMillis = 50;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 2000;
+constexpr Millis kTrimMillis = 500;
+
+// Gives what malloc keeps of freed memory back to the kernel, as memory fills up: it is tuned to
+// keep much (common/net/zmq_endpoint.cc), and rows can use it.
+class HeapTrimmer {
+ public:
+  explicit HeapTrimmer(std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+
+  void Trim(const MemoryUse& use, Millis now) {
+    // Half a millisecond at 100 MiB, and the pages have to be cleared when they are used again.
+    if (use.resident() > limit_bytes_ / 4 * 3 && now >= next_) {
+      next_ = now + kTrimMillis;
+      ::malloc_trim(0);
+    }
+  }
+
+ private:
+  const std::uint64_t limit_bytes_;
+  Millis next_ = 0;
+};
 
 // A report that cannot be written stops nothing.
 void Report(const Shard& shard, const NodeOptions& options, const std::string& event) {
@@ -117,9 +138,12 @@ int GiveUp(const NodeOptions& options, const Status& why, int exit_code) {
   return exit_code;
 }
 
-void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard,
+void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, const ColdTier* cold,
                   const ZmqEndpoint& endpoint, ServerMetrics& metrics) {
   if (board.IsDue(SteadyMillis())) {
+    if (cold != nullptr) {
+      metrics.SetDisk(cold->stats());
+    }
     metrics.SetRefusedConnections(endpoint.refused());
     board.Publish(metrics.Pages(shard, plan, endpoint.bytes_sent(), endpoint.bytes_received()));
   }
@@ -168,6 +192,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     return GiveUp(options, cold.status(), 1);
   }
 
+  HeapTrimmer heap(plan->memory_limit_bytes);
   const auto flush = [&] { Flush(*plan, options, cold->get(), endpoint, &shard); };
   Millis heard = SteadyMillis();          // From the scheduler.
   Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
@@ -201,11 +226,14 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
       shard.Interrupt();
     }
+    if (plan->memory_limit_bytes > 0 && !options.local) {
+      heap.Trim(shard.memory_use(), SteadyMillis());
+    }
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
                    options.local ? 0 : RssBytes());
     shard.OnTimer(SteadyMillis());
     flush();
-    PublishIfDue(**board, *plan, shard, endpoint, metrics);
+    PublishIfDue(**board, *plan, shard, cold->get(), endpoint, metrics);
   }
   Report(shard, options, "left");
   SendLeaving(options, shard_options.registration.incarnation(), endpoint);
