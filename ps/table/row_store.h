@@ -17,13 +17,13 @@
 
 namespace plexus {
 
-// Each cache line once: a superfluous prefetch costs as much as a load.
+// Each cache line once: a superfluous prefetch costs as much as a load.  The record may lie nowhere
+// (memory that was never touched): nothing is read.
 inline void PrefetchRecord(const std::byte* record, std::size_t bytes) {
-  const std::byte* line = record - reinterpret_cast<std::uintptr_t>(record) % 64;
-  do {
-    __builtin_prefetch(line);
-    line += 64;
-  } while (line < record + bytes);
+  const auto begin = reinterpret_cast<std::uintptr_t>(record);
+  for (std::uintptr_t line = begin / 64 * 64; line < begin + bytes; line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(line));
+  }
 }
 
 // What is the same for all rows of a step.
