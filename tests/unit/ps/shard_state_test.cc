@@ -1,6 +1,5 @@
 #include "ps/shard_state.h"
 
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -184,45 +183,6 @@ TEST(ShardStateTest, DenseStateReplacesValuesAndState) {
 
 TEST(ShardStateTest, DigestHexHasAllDigits) {
   EXPECT_EQ(DigestHex({.low = 0xab, .high = 1}), "000000000000000100000000000000ab");
-}
-
-// Rows of 300 keys in two tables, of which one has much smaller rows.
-TEST(ShardStateTest, SpillsFromTheTableThatHasMostInMemory) {
-  const std::shared_ptr<const JobPlan> plan = PlanOf(kSmallJob, {"cluster.memory_limit=1GiB"});
-  ShardState state(plan, 0, 1);
-  OwnedPush push;
-  push.samples = 1;
-  push.keys = {{}};
-  push.counts = {{}};
-  push.gradients = {{{}, {}}};
-  for (Key key = 0; key < 300; ++key) {
-    push.keys[0].push_back(Mix64(key));
-    push.counts[0].push_back(1);
-    push.gradients[0][0].insert(push.gradients[0][0].end(), {1, 1, 1});
-    push.gradients[0][1].push_back(1);
-  }
-  const PushBody body = push.Body();
-  const PushBody* part = &body;
-  state.ApplyStep(1, {&part, 1}, 1.0f, 1.0f);
-  const auto hot_bytes = [&](std::uint32_t t) {
-    const Table& table = state.table(t);
-    return (table.row_count() - table.cold_count()) * table.cold_record_bytes();
-  };
-  ASSERT_GT(hot_bytes(0), 2 * hot_bytes(1));
-  const std::uint64_t row_bytes = state.table(0).cold_record_bytes();
-  while (hot_bytes(0) > hot_bytes(1)) {
-    const std::vector<ColdBatch> batches = state.Spill(10 * row_bytes);
-    ASSERT_EQ(batches.size(), 1u);
-    ASSERT_EQ(batches[0].table, 0u);
-  }
-  EXPECT_EQ(state.table(1).cold_count(), 0u);
-  std::uint64_t rounds = 0;
-  while (!state.Spill(10 * row_bytes).empty()) {
-    const auto apart = static_cast<std::int64_t>(hot_bytes(0) - hot_bytes(1));
-    EXPECT_LE(std::abs(apart), static_cast<std::int64_t>(11 * row_bytes));
-    ASSERT_LT(++rounds, 100u);
-  }
-  EXPECT_EQ(state.cold_count(), 600u);
 }
 
 }  // namespace
