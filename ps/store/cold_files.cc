@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <condition_variable>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -51,41 +48,12 @@ class QuietLogger : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-// What compactions say, which have no caller.
-//
-// Thread safety: thread-safe.
-class CompactionWatch : public rocksdb::EventListener {
+// Compactions have no caller to tell.
+class BackgroundErrors : public rocksdb::EventListener {
  public:
-  void OnCompactionCompleted(rocksdb::DB*, const rocksdb::CompactionJobInfo&) override { Wake(); }
   void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
     LOG(WARNING) << "rows on disk: RocksDB stops writing: " << error->ToString();
-    SetGoingOn(false);
   }
-
-  // Until `done`, which is asked again after each compaction, or until none is to be expected.
-  template <typename Done>
-  void Await(const Done& done) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !going_on_ || done(); });
-  }
-  void SetGoingOn(bool going_on) {
-    {
-      const std::lock_guard lock(mutex_);
-      going_on_ = going_on;
-    }
-    changed_.notify_all();
-  }
-
- private:
-  void Wake() {
-    // Not between a waiter's look at its condition and its wait.
-    { const std::lock_guard lock(mutex_); }
-    changed_.notify_all();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool going_on_ = true;
 };
 
 int OpenFilesMax() {
@@ -115,7 +83,6 @@ rocksdb::BlockBasedTableOptions TableOptionsOf(const ColdLayout& layout,
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_top_level_index_and_filter = true;
-  table.index_block_restart_interval = 16;  // Half the memory of 1, for 5 % of a read's time.
   if (layout.partitioned_index) {
     table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
     table.partition_filters = layout.filter != ColdLayout::Filter::kNone;
@@ -144,13 +111,13 @@ rocksdb::CompressionType CompressionOf(const ColdLayout& layout) {
 }
 
 rocksdb::Options OptionsOf(const ColdLayout& layout, std::shared_ptr<rocksdb::Cache> cache,
-                           std::shared_ptr<CompactionWatch> watch, rocksdb::Env* env) {
+                           rocksdb::Env* env) {
   rocksdb::Options options;
   options.env = env;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.info_log = std::make_shared<QuietLogger>();
-  options.listeners = {std::move(watch)};
+  options.listeners = {std::make_shared<BackgroundErrors>()};
   options.max_open_files = OpenFilesMax();
   options.max_background_jobs = 2;
   options.stats_dump_period_sec = 0;
@@ -166,13 +133,13 @@ rocksdb::Options OptionsOf(const ColdLayout& layout, std::shared_ptr<rocksdb::Ca
   options.arena_block_size = std::size_t{4} << 10;
   options.compression = CompressionOf(layout);
   options.target_file_size_base = layout.file_bytes;
-  options.max_bytes_for_level_base = std::max(4 * layout.file_bytes, 8 * cache->GetCapacity());
+  options.max_bytes_for_level_base = 4 * layout.file_bytes;
   options.optimize_filters_for_hits = true;
-  options.level_compaction_dynamic_level_bytes = true;
-  options.level0_file_num_compaction_trigger = static_cast<int>(layout.fresh_files);
-  // Files that are ingested wait for no level: Write does that.
-  options.level0_slowdown_writes_trigger = 1 << 20;
-  options.level0_stop_writes_trigger = 1 << 20;
+  if (layout.compaction == ColdLayout::Compaction::kLeveled) {
+    options.level_compaction_dynamic_level_bytes = true;
+  } else {
+    options.compaction_style = rocksdb::kCompactionStyleUniversal;
+  }
   options.table_factory.reset(
       rocksdb::NewBlockBasedTableFactory(TableOptionsOf(layout, std::move(cache))));
   return options;
@@ -192,7 +159,7 @@ class RocksFiles final : public ColdFiles {
       env = own_env_.get();
     }
     cache_ = rocksdb::NewLRUCache(options.cache_bytes, 2);
-    options_ = OptionsOf(layout_, cache_, watch_, env);
+    options_ = OptionsOf(layout_, cache_, env);
   }
 
   ~RocksFiles() override {
@@ -227,9 +194,8 @@ class RocksFiles final : public ColdFiles {
   Status Write(std::uint32_t table, std::span<const ColdRun> runs) override {
     if (std::exchange(failed_, false)) {
       // Whether it can go on is seen below.
-      watch_->SetGoingOn(database_->Resume().ok());
+      database_->Resume().PermitUncheckedError();
     }
-    watch_->Await([&] { return stopping_ || FreshFiles(table) < 3 * layout_.fresh_files; });
     std::vector<std::string> files;
     rocksdb::Status status = Build(table, runs, &files);
     if (status.ok() && !files.empty()) {
@@ -248,11 +214,6 @@ class RocksFiles final : public ColdFiles {
       }
     }
     return Translate(status, tables_[table].name);
-  }
-
-  void Stop() override {
-    stopping_ = true;
-    watch_->SetGoingOn(false);
   }
 
   Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,
@@ -333,13 +294,6 @@ class RocksFiles final : public ColdFiles {
     std::uint64_t sum = 0;
     database_->GetAggregatedIntProperty(property, &sum);
     return sum;
-  }
-
-  std::uint64_t FreshFiles(std::uint32_t table) const {
-    std::string files;
-    database_->GetProperty(Family(table), rocksdb::DB::Properties::kNumFilesAtLevelPrefix + "0",
-                           &files);
-    return std::strtoull(files.c_str(), nullptr, 10);
   }
 
   rocksdb::ColumnFamilyHandle* Family(std::uint32_t table) const { return families_[table + 1]; }
@@ -444,13 +398,11 @@ class RocksFiles final : public ColdFiles {
   std::vector<std::uint64_t> seeds_;  // Of each table's checks.
   std::unique_ptr<rocksdb::Env> own_env_;
   std::shared_ptr<rocksdb::Cache> cache_;
-  const std::shared_ptr<CompactionWatch> watch_ = std::make_shared<CompactionWatch>();
   rocksdb::Options options_;
   std::unique_ptr<rocksdb::DB> database_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // The default one, then the tables'.
   std::uint64_t file_count_ = 0;
   bool failed_ = false;  // The last write.
-  std::atomic<bool> stopping_ = false;
 };
 
 }  // namespace

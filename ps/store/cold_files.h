@@ -7,6 +7,7 @@
 // Thread safety: Write belongs to one thread; the rest may be called from any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,11 +29,9 @@ class ColdFiles {
                                                    const ColdStoreOptions& options);
   virtual ~ColdFiles() = default;
 
-  // The rows of `runs` as of now; all of them or none.  Waits if compactions are far behind.  After
-  // a failure the next call tries to make RocksDB write again first.
+  // The rows of `runs` as of now; all of them or none.  After a failure the next call tries to make
+  // RocksDB write again first.
   virtual Status Write(std::uint32_t table, std::span<const ColdRun> runs) = 0;
-  // A write that waits for a compaction waits no longer; none is to come.
-  virtual void Stop() = 0;
   // Fills in `lookups`, ascending by hash; appends the hashes of rows that could not be read to
   // *failed, and returns the first one's reason.
   virtual Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,

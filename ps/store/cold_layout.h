@@ -13,19 +13,17 @@ namespace plexus {
 struct ColdLayout {
   enum class Filter { kNone, kBloom, kRibbon };
   enum class Compression { kNone, kLz4, kZstd };
+  enum class Compaction { kLeveled, kUniversal };
 
   std::uint32_t block_bytes = 4096;
   // Filters tell which of the sorted runs has a key's newest row, not whether there is one: the
   // last run has none.
-  Filter filter = Filter::kBloom;
+  Filter filter = Filter::kNone;
   Compression compression = Compression::kNone;
-  // Of a file that a compaction writes.
+  Compaction compaction = Compaction::kLeveled;
+  // Of each table; files of the last level.
   std::uint64_t file_bytes = std::uint64_t{32} << 20;
-  // Files of a table as they came that begin a compaction; three times as many, and writes wait for
-  // it.  About as many as hold the rows that are in memory: then each is rewritten together with
-  // newer rows of the same keys.
-  std::uint32_t fresh_files = 32;
-  bool partitioned_index = true;
+  bool partitioned_index = false;
   bool hash_in_blocks = false;
   bool cache_rows = false;    // Blocks of rows go through the cache; if not, index blocks only.
   bool direct_reads = false;  // Around the kernel's page cache.

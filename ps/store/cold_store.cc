@@ -9,7 +9,6 @@
 #include <utility>
 
 #include <glog/logging.h>
-#include <pthread.h>
 
 #include "ps/store/cold_directory.h"
 #include "ps/store/cold_files.h"
@@ -71,7 +70,6 @@ class RocksColdStore final : public ColdStore {
       const std::lock_guard lock(mutex_);
       stopping_ = true;
     }
-    files_->Stop();
     to_write_.notify_all();
     to_read_.notify_all();
     threads_.clear();  // Joins.
@@ -267,7 +265,6 @@ class RocksColdStore final : public ColdStore {
   }
 
   void WriteLoop() {
-    pthread_setname_np(pthread_self(), "cold-write");
     std::unique_lock lock(mutex_);
     for (;;) {
       to_write_.wait(lock,
@@ -317,7 +314,6 @@ class RocksColdStore final : public ColdStore {
   }
 
   void ReadLoop() {
-    pthread_setname_np(pthread_self(), "cold-read");
     std::unique_lock lock(mutex_);
     for (;;) {
       to_read_.wait(lock, [this] { return stopping_ || !pieces_.empty(); });

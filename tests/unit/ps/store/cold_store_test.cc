@@ -142,23 +142,6 @@ TEST_F(ColdStoreTest, WritesSmallBatchesBeforeTheyFillTheCache) {
   EXPECT_GT(store_->stats().files_written, 4u);
 }
 
-// However fast rows come: a read looks into each of these files.
-TEST_F(ColdStoreTest, WritesWaitForCompactionsThatAreFarBehind) {
-  ColdStoreOptions options;
-  options.cache_bytes = 0;  // Each batch goes into a file at once.
-  options.layout.fresh_files = 2;
-  Open(options);
-  for (std::uint64_t round = 1; round <= 60; ++round) {
-    Write(0, KeysFrom(0, 2000), round);
-    ASSERT_EQ(NextEvent().kind, ColdEvent::Kind::kWritten);
-    const std::string shape = store_->Shape();
-    const std::size_t fresh = shape.find("L0:");
-    ASSERT_LE(fresh == std::string::npos ? 0 : std::stoul(shape.substr(fresh + 3)), 6u) << shape;
-  }
-  Read(0, KeysFrom(0, 2000));
-  EXPECT_EQ(NextRows(), RowsOf(0, KeysFrom(0, 2000), 60));
-}
-
 TEST_F(ColdStoreTest, ForgottenRowsLeaveReadsUnderWay) {
   Open();
   WriteIntoFiles(0, KeysFrom(0, 100000), 1);
