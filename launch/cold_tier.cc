@@ -75,9 +75,8 @@ void ColdTier::HandOver(Shard& shard) {
   for (ColdKeys& keys : shard.TakeColdReads()) {
     store_->Read(std::move(keys));
   }
-  for (ColdKeys& keys : shard.TakeForgotten()) {
-    store_->Forget(std::move(keys));
-  }
+  // Their copies stay until they are overwritten.
+  (void)shard.TakeForgotten();
 }
 
 ColdScan ColdTier::scan() {

@@ -266,6 +266,8 @@ std::vector<ColdKeys> ShardState::TakeForgotten() {
   for (std::uint32_t t = 0; t < tables_.size(); ++t) {
     std::vector<Key> keys = tables_[t]->TakeForgotten();
     if (!keys.empty()) {
+      std::sort(keys.begin(), keys.end(), [](Key l, Key r) { return Mix64(l) < Mix64(r); });
+      keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
       forgotten.push_back({t, std::move(keys)});
     }
   }
