@@ -3,8 +3,9 @@
 //
 // Each figure stands beside a limit of bench/store_limits.h that is measured in turn with it, batch
 // by batch; medians, with the least and the most.  Batches are distinct keys: uniform over the
-// table, or what 100,000 draws from Zipf(1.05) leave of it.  Time is the thread's own, so that a
-// neighbour who takes the core does not count.
+// table, or what 100,000 draws from Zipf(1.05) leave of it.  Before its turn each does a batch that
+// does not count: page tables and caches are its own then, not those of what came before.  Time is
+// the thread's own, so that a neighbour who takes the core does not count.
 //
 //   find     KeyIndex: looking up keys that are there, and keys that are not
 //   insert   KeyIndex: from empty to --grow_rows keys; the longest 64 keys; bytes a key
@@ -18,6 +19,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -26,9 +28,8 @@
 
 #include <gflags/gflags.h>
 #include <glog/logging.h>
-#include <sys/resource.h>
-#include <time.h>
 
+#include "bench/store_figures.h"
 #include "bench/store_limits.h"
 #include "common/random.h"
 #include "ps/table/key_index.h"
@@ -52,80 +53,6 @@ constexpr double kZipfExponent = 1.05;
 constexpr std::size_t kStepKeys = 256;
 
 Key KeyOfRow(std::uint64_t row) { return Mix64(row + 0x9e3779b97f4a7c15ULL); }
-
-double Seconds() {
-  timespec now;
-  PCHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
-
-// --- Figures
-
-struct Spread {
-  double median = 0;
-  double least = 0;
-  double most = 0;
-};
-
-Spread SpreadOf(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return {v[v.size() / 2], v.front(), v.back()};
-}
-
-// What is printed at the end.
-class Report {
- public:
-  // Rates of rounds beside the limit's rates of the same rounds.  target: least ratio, 0 = none.
-  void Rate(const std::string& name, const std::vector<double>& limit,
-            const std::vector<double>& ours, double target) {
-    std::vector<double> ratios;
-    for (std::size_t i = 0; i < ours.size(); ++i) {
-      ratios.push_back(ours[i] / limit[i]);
-    }
-    const Spread ratio = SpreadOf(ratios);
-    const Spread rate = SpreadOf(ours);
-    std::printf("%-34s %8.2f M/s (%.2f..%.2f)  %5.2f (%.2f..%.2f) of %.2f M/s", name.c_str(),
-                rate.median / 1e6, rate.least / 1e6, rate.most / 1e6, ratio.median, ratio.least,
-                ratio.most, SpreadOf(limit).median / 1e6);
-    Finish(target > 0 && ratio.median < target, target, "at least");
-    Json(name + "_per_second", rate.median);
-    Json(name + "_ratio", ratio.median);
-    Json(name + "_ratio_least", ratio.least);
-    Json(name + "_ratio_most", ratio.most);
-  }
-  // A figure that may be at most (least < 0) or at least `target`; 0 = no target.
-  void AtMost(const std::string& name, double value, const char* unit, double target) {
-    std::printf("%-34s %8.2f %s", name.c_str(), value, unit);
-    Finish(target > 0 && value > target, target, "at most");
-    Json(name, value);
-  }
-  void AtLeast(const std::string& name, double value, const char* unit, double target) {
-    std::printf("%-34s %8.2f %s", name.c_str(), value, unit);
-    Finish(target > 0 && value < target, target, "at least");
-    Json(name, value);
-  }
-
-  bool ok() const { return ok_; }
-  std::string json() const { return json_; }
-
- private:
-  void Finish(bool missed, double target, const char* bound) {
-    if (target > 0) {
-      std::printf("   [%s %.4g%s]", bound, target, missed ? ", MISSED" : "");
-    }
-    std::printf("\n");
-    std::fflush(stdout);
-    ok_ = ok_ && !missed;
-  }
-  void Json(const std::string& name, double value) {
-    char text[64];
-    std::snprintf(text, sizeof(text), "%.6g", value);
-    json_ += ",\"" + name + "\":" + text;
-  }
-
-  bool ok_ = true;
-  std::string json_;
-};
 
 // --- Batches
 
@@ -163,12 +90,13 @@ std::vector<Key> KeysOf(const std::vector<std::uint32_t>& rows) {
   return keys;
 }
 
-// Calls a second.
-template <typename Work>
-double RateOf(std::size_t calls, const Work& work) {
-  const double start = Seconds();
-  work();
-  return static_cast<double>(calls) / (Seconds() - start);
+// The rate of work(batch) for a batch of its own; `make` makes it of DistinctRows.
+template <typename Make, typename Work>
+double RateInTurn(Draw draw, std::uint64_t turn, const Make& make, const Work& work) {
+  const auto first = make(DistinctRows(draw, 2 * turn));
+  const auto timed = make(DistinctRows(draw, 2 * turn + 1));
+  work(first);
+  return RateOf(timed.size(), [&] { work(timed); });
 }
 
 // --- Index only
@@ -227,21 +155,23 @@ void MeasureFind(Report* report) {
     limit.Put(KeyOfRow(row), row + 1);
   }
   std::vector<double> limits, found, absent;
-  for (std::uint32_t round = 0; round < Rounds(); ++round) {
-    // A batch of its own for each, so that no one finds in the cache what another left.
-    const auto keys = [&](std::uint64_t batch) {
-      return KeysOf(DistinctRows(Draw::kUniform, 3 * round + batch));
-    };
-    const std::vector<Key> a = keys(0), b = keys(1);
-    std::vector<Key> c;
-    for (const std::uint32_t row : DistinctRows(Draw::kUniform, 3 * round + 2)) {
-      c.push_back(KeyOfRow(rows + row));
+  std::uint64_t sum = 0;
+  const auto find = [&](const std::vector<Key>& keys) { sum += FindAll(index, keys); };
+  const auto absent_keys = [rows](std::vector<std::uint32_t> drawn) {
+    std::vector<Key> keys;
+    for (const std::uint32_t row : drawn) {
+      keys.push_back(KeyOfRow(rows + row));
     }
-    std::uint64_t sum = 0;
-    limits.push_back(RateOf(a.size(), [&] { sum += FindAll(limit, a); }));
-    found.push_back(RateOf(b.size(), [&] { sum += FindAll(index, b); }));
+    return keys;
+  };
+  std::uint64_t turn = 0;
+  for (std::uint32_t round = 0; round < Rounds(); ++round) {
+    limits.push_back(RateInTurn(Draw::kUniform, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+      sum += FindAll(limit, keys);
+    }));
+    found.push_back(RateInTurn(Draw::kUniform, turn++, KeysOf, find));
     const std::uint64_t before = sum;
-    absent.push_back(RateOf(c.size(), [&] { sum += FindAll(index, c); }));
+    absent.push_back(RateInTurn(Draw::kUniform, turn++, absent_keys, find));
     CHECK_EQ(sum, before) << "an absent key was found";
   }
   const KeyIndex::ProbeLengths probes = index.MeasureProbes();
@@ -252,57 +182,6 @@ void MeasureFind(Report* report) {
   report->AtMost("find_probes", static_cast<double>(probes.sum) / static_cast<double>(rows),
                  "groups a key", 0);
 }
-
-std::uint64_t PageFaults() {
-  rusage usage;
-  PCHECK(getrusage(RUSAGE_THREAD, &usage) == 0);
-  return static_cast<std::uint64_t>(usage.ru_minflt);
-}
-
-// Many short stretches of work: all of them, the longest, and the longest without a page fault.
-class Stretches {
- public:
-  template <typename Work>
-  void Time(const Work& work) {
-    const std::uint64_t faults = PageFaults();
-    const double start = Seconds();
-    work();
-    const double seconds = Seconds() - start;
-    sum_ += seconds;
-    longest_ = std::max(longest_, seconds);
-    if (PageFaults() == faults) {
-      longest_without_faults_ = std::max(longest_without_faults_, seconds);
-    }
-  }
-  double seconds() const { return sum_; }
-  // No verdict on what the kernel takes where a first touch alone takes longer than a pause may.
-  void Tell(const std::string& name, Report* report) const {
-    constexpr double kTargetMs = 2;
-    const double touch_ms = FirstTouchMilliseconds();
-    report->AtMost(name + "_pause_ms", longest_ * 1e3, "ms",
-                   touch_ms > kTargetMs / 2 ? 0 : kTargetMs);
-    report->AtMost(name + "_pause_without_page_faults_ms", longest_without_faults_ * 1e3, "ms",
-                   kTargetMs);
-    report->AtMost(name + "_first_touch_ms", touch_ms, "ms for 2 MiB, at most", 0);
-  }
-
- private:
-  // The longest of 64 first touches of a huge page.
-  static double FirstTouchMilliseconds() {
-    MappedMemory memory(64 * kHugePageBytes);
-    double longest = 0;
-    for (std::size_t i = 0; i < memory.bytes(); i += kHugePageBytes) {
-      const double start = Seconds();
-      memory.data()[i] = std::byte{1};
-      longest = std::max(longest, Seconds() - start);
-    }
-    return longest * 1e3;
-  }
-
-  double sum_ = 0;
-  double longest_ = 0;
-  double longest_without_faults_ = 0;
-};
 
 // Of samples taken while something grows.
 struct BytesARow {
@@ -459,13 +338,17 @@ void MeasurePull(Report* report) {
   std::vector<float> values(kDraws * kDim);
   for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
     std::vector<double> limits, same, ours;
+    std::uint64_t turn = 0;
     for (std::uint32_t round = 0; round < Rounds(); ++round) {
-      const std::vector<Key> a = KeysOf(DistinctRows(draw, 3 * round));
-      const std::vector<Key> b = KeysOf(DistinctRows(draw, 3 * round + 1));
-      const std::vector<Key> c = KeysOf(DistinctRows(draw, 3 * round + 2));
-      limits.push_back(RateOf(a.size(), [&] { HandWrittenPull(limit, a, values.data()); }));
-      ours.push_back(RateOf(b.size(), [&] { table->Pull(b, values.data()); }));
-      same.push_back(RateOf(c.size(), [&] { HandWrittenPull(same_rows, c, values.data()); }));
+      limits.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+        HandWrittenPull(limit, keys, values.data());
+      }));
+      ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+        table->Pull(keys, values.data());
+      }));
+      same.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+        HandWrittenPull(same_rows, keys, values.data());
+      }));
     }
     const std::string name = draw == Draw::kUniform ? "pull" : "pull_zipf";
     report->Rate(name, limits, ours, 0.75);
@@ -498,14 +381,18 @@ void MeasurePush(Report* report) {
     std::uint64_t version = 2;
     for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
       std::vector<double> limits, with_find, ours;
+      const float* g = gradients.floats.data();
+      std::uint64_t turn = 0;
       for (std::uint32_t round = 0; round < Rounds(); ++round) {
-        const std::vector<std::uint32_t> a = DistinctRows(draw, 3 * round);
-        const std::vector<Key> b = KeysOf(DistinctRows(draw, 3 * round + 1));
-        const std::vector<Key> c = KeysOf(DistinctRows(draw, 3 * round + 2));
-        const float* g = gradients.floats.data();
-        limits.push_back(RateOf(a.size(), [&] { HandWrittenUpdate(floats, a, g); }));
-        ours.push_back(RateOf(b.size(), [&] { Step(version++, gradients.Part(b), table.get()); }));
-        with_find.push_back(RateOf(c.size(), [&] { HandWrittenPush(index, c, g); }));
+        limits.push_back(RateInTurn(
+            draw, turn++, std::identity(),
+            [&](const std::vector<std::uint32_t>& drawn) { HandWrittenUpdate(floats, drawn, g); }));
+        ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+          Step(version++, gradients.Part(keys), table.get());
+        }));
+        with_find.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+          HandWrittenPush(index, keys, g);
+        }));
       }
       const bool uniform = draw == Draw::kUniform;
       const std::string name = std::string(kind_name) + (uniform ? "" : "_zipf");
