@@ -8,7 +8,7 @@
 // the thread's own, so that a neighbour who takes the core does not count.
 //
 //   find     KeyIndex: looking up keys that are there, and keys that are not
-//   insert   KeyIndex: from empty to --grow_rows keys; the longest 64 keys; bytes a key
+//   insert   KeyIndex: from empty to --grow_rows keys; the longest 1,024 keys; bytes a key
 //   pull     a table of 16 f32 with Adagrad: Pull
 //   push     ApplyStep with three optimizers, beside Adagrad on rows that need no finding
 //   grow     that table from empty to --grow_rows rows; the longest step of 256; bytes beside the
@@ -103,17 +103,10 @@ double RateInTurn(Draw draw, std::uint64_t turn, const Make& make, const Work& w
 
 // Looks up all keys, prefetching; a sum of places, so that nothing is optimised away.
 std::uint64_t FindAll(const KeyIndex& index, std::span<const Key> keys) {
-  constexpr std::size_t kAhead = 16;
-  KeyIndex::Home homes[2 * kAhead];
+  HomesAhead homes(index, keys);
   std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < std::min(kAhead, keys.size()); ++i) {
-    homes[i] = index.Prefetch(keys[i]);
-  }
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (i + kAhead < keys.size()) {
-      homes[(i + kAhead) % (2 * kAhead)] = index.Prefetch(keys[i + kAhead]);
-    }
-    const Slot* slot = index.Find(keys[i], homes[i % (2 * kAhead)]);
+    const Slot* slot = index.Find(keys[i], homes.Of(i));
     sum += slot == nullptr ? 0 : slot->place;
   }
   return sum;
@@ -131,18 +124,13 @@ std::uint64_t FindAll(const HandWrittenIndex<Value>& index, std::span<const Key>
   return sum;
 }
 
-// Inserts keys of rows [begin, end), prefetching.
-void InsertRows(std::uint64_t begin, std::uint64_t end, KeyIndex* index) {
-  constexpr std::uint64_t kAhead = 16;
-  KeyIndex::Home homes[2 * kAhead];
-  for (std::uint64_t row = begin; row < std::min(begin + kAhead, end); ++row) {
-    homes[row % (2 * kAhead)] = index->Prefetch(KeyOfRow(row));
-  }
-  for (std::uint64_t row = begin; row < end; ++row) {
-    homes[(row + kAhead) % (2 * kAhead)] = index->Prefetch(KeyOfRow(row + kAhead));
+// Inserts keys of rows from `begin` on, prefetching.
+void InsertKeys(std::span<const Key> keys, std::uint64_t begin, KeyIndex* index) {
+  HomesAhead homes(*index, keys);
+  for (std::size_t i = 0; i < keys.size(); ++i) {
     bool inserted = false;
-    index->FindOrInsert(KeyOfRow(row), homes[row % (2 * kAhead)], &inserted)->place =
-        static_cast<std::uint32_t>(row + 1);
+    index->FindOrInsert(keys[i], homes.Of(i), &inserted)->place =
+        static_cast<std::uint32_t>(begin + i + 1);
   }
 }
 
@@ -150,7 +138,11 @@ void MeasureFind(Report* report) {
   const std::uint64_t rows = Rows();
   HandWrittenIndex<std::uint64_t> limit(rows);
   KeyIndex index;
-  InsertRows(0, rows, &index);
+  std::vector<Key> all;
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    all.push_back(KeyOfRow(row));
+  }
+  InsertKeys(all, 0, &index);
   for (std::uint64_t row = 0; row < rows; ++row) {
     limit.Put(KeyOfRow(row), row + 1);
   }
@@ -242,7 +234,8 @@ class GivenMemory {
 constexpr std::uint64_t kSampledFrom = 1000000;
 
 void MeasureInsert(Report* report) {
-  constexpr std::uint64_t kStretch = 64;
+  constexpr std::uint64_t kStretch = 1024;
+  std::vector<Key> keys(kStretch);
   const std::uint64_t rows = GrowRows();
   std::vector<double> limits, ours;
   BytesARow bytes;
@@ -265,7 +258,10 @@ void MeasureInsert(Report* report) {
       if (row % 8192 == 0) {
         given.Free();
       }
-      stretches.Time([&] { InsertRows(row, std::min(row + kStretch, rows), &index); });
+      for (std::uint64_t i = 0; i < kStretch; ++i) {
+        keys[i] = KeyOfRow(row + i);
+      }
+      stretches.Time([&] { InsertKeys(keys, row, &index); });
       if (row >= next_sample) {
         bytes.Add(static_cast<double>(index.memory_bytes()) /
                   static_cast<double>(index.row_count()));

@@ -12,6 +12,7 @@
 #include <immintrin.h>
 
 #include "common/hash.h"
+#include "common/prefetch.h"
 #include "common/random.h"
 #include "ps/table/mapped_memory.h"
 
@@ -44,7 +45,7 @@ class HandWrittenIndex {
     }
   }
 
-  void Prefetch(Key key) const { __builtin_prefetch(slots_ + Home(key)); }
+  void Prefetch(Key key) const { PrefetchLine(slots_ + Home(key)); }
   void Put(Key key, Value value) {
     std::uint64_t at = Home(key);
     while (slots_[at].key != 0) {
@@ -104,7 +105,7 @@ void HandWrittenForEach(const HandWrittenIndex<Value>& index, std::span<const Ke
 inline void HandWrittenPull(const HandWrittenIndex<float*>& index, std::span<const Key> keys,
                             float* values) {
   HandWrittenForEach(
-      index, keys, [](const float* row) { __builtin_prefetch(row); },
+      index, keys, [](const float* row) { PrefetchLine(row); },
       [values](std::size_t i, const float* row) {
         _mm256_storeu_ps(values + i * 16, _mm256_load_ps(row));
         _mm256_storeu_ps(values + i * 16 + 8, _mm256_load_ps(row + 8));
@@ -125,8 +126,8 @@ inline void AdagradRow(const float* gradient, float* row) {
   }
 }
 inline void PrefetchAdagradRow(const float* row) {
-  __builtin_prefetch(row, 1);
-  __builtin_prefetch(row + 16, 1);
+  PrefetchLine(row);
+  PrefetchLine(row + 16);
 }
 
 // Updates rows whose numbers are known: what an update costs without finding its row.

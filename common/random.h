@@ -6,6 +6,7 @@
 // Thread safety: immutable value.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/hash.h"
@@ -30,6 +31,9 @@ class CounterRandom {
     return static_cast<float>(Bits(element) >> 40) * 0x1p-24f;
   }
 
+  // to[e] = (2 Uniform(e) - 1) * bound for e in [0, n), four at a time.
+  void Symmetric(float bound, std::size_t n, float* to) const;
+
   // Uniform in [0, 1), a multiple of 2^-53.
   constexpr double UniformDouble(std::uint64_t element) const {
     return static_cast<double>(Bits(element) >> 11) * 0x1p-53;
@@ -44,7 +48,8 @@ class CounterRandom {
  private:
   static constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
 
-  static constexpr std::uint64_t MixBits(std::uint64_t x) {
+  template <typename Word>  // std::uint64_t, or a vector of them.
+  static constexpr Word MixBits(Word x) {
     x ^= x >> 30;
     x *= 0xbf58476d1ce4e5b9ULL;
     x ^= x >> 27;

@@ -78,9 +78,8 @@ void DenseStore::Apply(std::size_t position, float* mean_gradient, float rate_fa
       mean_gradient[i] *= dense_scale;
     }
   }
-  float* row = floats_.data() + offsets_[position];
-  RuleOf(block(position))
-      .Apply({&row, 1}, count, count, mean_gradient, weight ? rate_factor : 1.0f);
+  const Optimizer::RowStep step{floats_.data() + offsets_[position], mean_gradient};
+  RuleOf(block(position)).Apply({&step, 1}, count, count, 1.0f, weight ? rate_factor : 1.0f);
 }
 
 Digest128 DenseStore::Digest() const {

@@ -4,6 +4,8 @@
 
 #include <glog/logging.h>
 
+#include "common/prefetch.h"
+
 namespace plexus {
 namespace {
 
@@ -75,7 +77,7 @@ void CombineRows(const Combination& combination, const float* rows, std::uint32_
   for (std::size_t v = 0; v < combination.vectors(); ++v) {
     for (std::size_t p = combination.begin[v]; p < combination.begin[v + 1]; ++p) {
       const std::size_t ahead = std::min(p + kAhead, pieces.size() - 1);
-      __builtin_prefetch(rows + std::size_t{pieces[ahead].row} * dim + pieces[ahead].source);
+      PrefetchLine(rows + std::size_t{pieces[ahead].row} * dim + pieces[ahead].source);
       const Piece& piece = pieces[p];
       const float coefficient = piece.coefficient;
       const float* __restrict from = rows + std::size_t{piece.row} * dim + piece.source;
@@ -93,8 +95,7 @@ void SpreadGradients(const Combination& combination, const float* vector_gradien
   for (std::size_t v = 0; v < combination.vectors(); ++v) {
     for (std::size_t p = combination.begin[v]; p < combination.begin[v + 1]; ++p) {
       const std::size_t ahead = std::min(p + kAhead, pieces.size() - 1);
-      __builtin_prefetch(
-          row_gradients + std::size_t{pieces[ahead].row} * dim + pieces[ahead].source, 1);
+      PrefetchLine(row_gradients + std::size_t{pieces[ahead].row} * dim + pieces[ahead].source);
       const Piece& piece = pieces[p];
       const float coefficient = piece.coefficient;
       const float* __restrict from = vector_gradients + v * width + piece.target;

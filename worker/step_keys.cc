@@ -4,6 +4,8 @@
 #include <bit>
 #include <utility>
 
+#include "common/prefetch.h"
+
 namespace plexus {
 
 StepKeysBuilder::StepKeysBuilder(const JobPlan& plan, std::vector<std::uint32_t> bucket_map,
@@ -78,7 +80,7 @@ void StepKeysBuilder::CollectKeys(const KeyGroup& group, const Batch& batch, std
     };
     for (std::size_t i = 0; i < column.size(); ++i) {
       if (i + kAhead < column.size()) {
-        __builtin_prefetch(&slots_[Mix64(key_of(i + kAhead)) & mask_]);
+        PrefetchLine(&slots_[Mix64(key_of(i + kAhead)) & mask_]);
       }
       positions[i] = Insert(key_of(i), 1, keys, counts);
     }

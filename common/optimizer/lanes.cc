@@ -29,26 +29,26 @@ float SumOfSquares(const float* x, std::uint32_t n) {
   return Combine(lanes);
 }
 
-float SumOfSquares(const float* x, const float* w, float l2, std::uint32_t n) {
+float SumOfSquares(const float* x, float scale, const float* w, float l2, std::uint32_t n) {
   Float8 sum = {};
   std::uint32_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const Float8 v = LoadFloats<Float8>(x + i) + l2 * LoadFloats<Float8>(w + i);
+    const Float8 v = LoadFloats<Float8>(x + i) * scale + l2 * LoadFloats<Float8>(w + i);
     sum += v * v;
   }
   float lanes[kLanes];
   StoreFloats(lanes, sum);
   for (; i < n; ++i) {
-    const float v = x[i] + l2 * w[i];
+    const float v = x[i] * scale + l2 * w[i];
     lanes[i % kLanes] += v * v;
   }
   return Combine(lanes);
 }
 
-float ScalarSumOfSquares(const float* x, const float* w, float l2, std::uint32_t n) {
+float ScalarSumOfSquares(const float* x, float scale, const float* w, float l2, std::uint32_t n) {
   float lanes[kLanes] = {};
   for (std::uint32_t i = 0; i < n; ++i) {
-    const float v = w == nullptr ? x[i] : x[i] + l2 * w[i];
+    const float v = w == nullptr ? x[i] * scale : x[i] * scale + l2 * w[i];
     lanes[i % kLanes] += v * v;
   }
   return Combine(lanes);

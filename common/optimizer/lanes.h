@@ -14,10 +14,10 @@ namespace plexus {
 // Sum of x[j]^2 over [0, n).
 float SumOfSquares(const float* x, std::uint32_t n);
 
-// Sum of (x[j] + l2 * w[j])^2 over [0, n).
-float SumOfSquares(const float* x, const float* w, float l2, std::uint32_t n);
+// Sum of (scale * x[j] + l2 * w[j])^2 over [0, n).
+float SumOfSquares(const float* x, float scale, const float* w, float l2, std::uint32_t n);
 
-// The same, one element after the other.  For tests.
-float ScalarSumOfSquares(const float* x, const float* w, float l2, std::uint32_t n);
+// The same, one element after the other; w == nullptr: of x alone.  For tests.
+float ScalarSumOfSquares(const float* x, float scale, const float* w, float l2, std::uint32_t n);
 
 }  // namespace plexus

@@ -11,10 +11,14 @@
 namespace plexus {
 namespace {
 
-// Rows between the one that is prefetched and the one that is updated.
-constexpr std::size_t kPrefetchRows = 6;
-// Beyond this many lines of a row the hardware's own prefetcher has caught up.
-constexpr std::uint32_t kPrefetchBytesMax = 1024;
+struct MeanGradients {
+  template <typename V>
+  V At(std::uint32_t i) const {
+    return LoadFloats<V>(sums + i) * scale;
+  }
+  const float* sums;
+  const float scale;
+};
 
 // What is common to the rules: the loop over rows.  A Rule has kName, kExactState (0 or 1),
 // StateFloats(dim), initial_state() and Row(w, dim, active, g, rate).
@@ -30,22 +34,28 @@ class VectorOptimizer final : public Optimizer {
     std::fill_n(state, Rule::StateFloats(dim), rule_.initial_state());
   }
 
-  void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
-             const float* gradients, float rate_factor) const override {
-    const std::size_t bytes =
-        std::min<std::size_t>((dim + Rule::StateFloats(dim)) * sizeof(float), kPrefetchBytesMax);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      if (i + kPrefetchRows < rows.size()) {
-        const char* row = reinterpret_cast<const char*>(rows[i + kPrefetchRows]);
-        for (std::size_t at = 0; at < bytes; at += 64) {
-          __builtin_prefetch(row + at, 1);
-        }
-      }
-      rule_.Row(rows[i], dim, active, gradients + i * active, rate_factor);
+  void Apply(std::span<const RowStep> steps, std::uint32_t dim, std::uint32_t active, float scale,
+             float rate_factor) const override {
+    switch (active == dim ? dim : 0) {  // Lengths that the compiler knows are worth a fifth.
+      case 8:
+        return ApplyTo(steps, 8, 8, scale, rate_factor);
+      case 16:
+        return ApplyTo(steps, 16, 16, scale, rate_factor);
+      case 32:
+        return ApplyTo(steps, 32, 32, scale, rate_factor);
+      default:
+        return ApplyTo(steps, dim, active, scale, rate_factor);
     }
   }
 
  private:
+  [[gnu::always_inline]] void ApplyTo(std::span<const RowStep> steps, std::uint32_t dim,
+                                      std::uint32_t active, float scale, float rate_factor) const {
+    for (const RowStep& step : steps) {
+      rule_.Row(step.row, dim, active, MeanGradients{step.sums, scale}, rate_factor);
+    }
+  }
+
   const Rule rule_;
 };
 
@@ -57,11 +67,12 @@ class Sgd {
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t, std::uint32_t active, const float* g, float rate_factor) const {
+  void Row(float* w, std::uint32_t, std::uint32_t active, MeanGradients g,
+           float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V gradient = g.template At<V>(i) + l2_ * value;
       StoreFloats(w + i, value - rate * gradient);
     });
   }
@@ -80,13 +91,13 @@ class Momentum {
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, MeanGradients g,
            float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
     float* velocity = w + dim;
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V gradient = g.template At<V>(i) + l2_ * value;
       const V v = momentum_ * LoadFloats<V>(velocity + i) + gradient;
       StoreFloats(velocity + i, v);
       StoreFloats(w + i, value - rate * v);
@@ -111,13 +122,13 @@ class Adagrad {
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return dim; }
   float initial_state() const { return initial_; }
 
-  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, MeanGradients g,
            float rate_factor) const {
     const float rate = learning_rate_ * rate_factor;
     float* accumulator = w + dim;
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V gradient = g.template At<V>(i) + l2_ * value;
       const V a = LoadFloats<V>(accumulator + i) + gradient * gradient;
       StoreFloats(accumulator + i, a);
       StoreFloats(w + i, value - (rate * gradient) / (SquareRoot(a) + epsilon_));
@@ -143,14 +154,14 @@ class RowWiseAdagrad {
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 1; }
   float initial_state() const { return initial_; }
 
-  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, MeanGradients g,
            float rate_factor) const {
     float& accumulator = w[dim];
-    accumulator += SumOfSquares(g, w, l2_, active) / static_cast<float>(active);
+    accumulator += SumOfSquares(g.sums, g.scale, w, l2_, active) / static_cast<float>(active);
     const float step = (learning_rate_ * rate_factor) / (SquareRoot(accumulator) + epsilon_);
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      const V gradient = LoadFloats<V>(g + i) + l2_ * value;
+      const V gradient = g.template At<V>(i) + l2_ * value;
       StoreFloats(w + i, value - step * gradient);
     });
   }
@@ -172,7 +183,7 @@ class Adam {
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim + 1; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, MeanGradients g,
            float rate_factor) const {
     float* first = w + dim;
     float* second = first + dim;
@@ -188,7 +199,7 @@ class Adam {
     const float new2 = static_cast<float>(1.0 - static_cast<double>(beta2));
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      const V gradient = LoadFloats<V>(g + i) + options_.l2 * value;
+      const V gradient = g.template At<V>(i) + options_.l2 * value;
       const V m = beta1 * LoadFloats<V>(first + i) + new1 * gradient;
       const V v = beta2 * LoadFloats<V>(second + i) + new2 * (gradient * gradient);
       StoreFloats(first + i, m);
@@ -214,7 +225,7 @@ class Ftrl {
   static constexpr std::uint32_t StateFloats(std::uint32_t dim) { return 2 * dim; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t dim, std::uint32_t active, const float* g,
+  void Row(float* w, std::uint32_t dim, std::uint32_t active, MeanGradients g,
            float rate_factor) const {
     const float alpha = options_.learning_rate * rate_factor;
     if (!(alpha > 0)) {
@@ -223,7 +234,7 @@ class Ftrl {
     float* linear = w + dim;
     float* squares = linear + dim;
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
-      const V gradient = LoadFloats<V>(g + i);
+      const V gradient = g.template At<V>(i);
       const V old_n = LoadFloats<V>(squares + i);
       const V n = old_n + gradient * gradient;
       const V root = SquareRoot(n);
@@ -248,10 +259,10 @@ class Average {
   static constexpr std::uint32_t StateFloats(std::uint32_t) { return 0; }
   float initial_state() const { return 0; }
 
-  void Row(float* w, std::uint32_t, std::uint32_t active, const float* g, float) const {
+  void Row(float* w, std::uint32_t, std::uint32_t active, MeanGradients g, float) const {
     ForEachFloats(active, [&]<typename V>(std::uint32_t i) {
       const V value = LoadFloats<V>(w + i);
-      StoreFloats(w + i, value + momentum_ * (LoadFloats<V>(g + i) - value));
+      StoreFloats(w + i, value + momentum_ * (g.template At<V>(i) - value));
     });
   }
 

@@ -56,13 +56,16 @@ class Optimizer {
   // pattern of an integer), a row-wise accumulator.  Before them lie arrays of `dim` floats.
   virtual std::uint32_t exact_state_floats(std::uint32_t dim) const = 0;
 
-  // One step of the rows whose `dim` values followed by state lie at rows[i], with the mean
-  // gradients of the first `active` values at gradients + i * active.  Values and state behind them
-  // stay as they are; what a rule keeps one a row is of the active values alone.  `rate_factor`
-  // multiplies the learning rate (warm-up, decay).  The gradients are not changed.  REQUIRES: no
-  // row twice; 1 <= active <= dim.
-  virtual void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
-                     const float* gradients, float rate_factor) const = 0;
+  // One step of each row, `dim` values followed by state, with the mean gradients of its first
+  // `active` values: `scale` times its sums.  Values and state behind them stay as they are; what a
+  // rule keeps one a row is of the active values alone.  `rate_factor` multiplies the learning rate
+  // (warm-up, decay).  REQUIRES: no row twice; 1 <= active <= dim.
+  struct RowStep {
+    float* row;
+    const float* sums;
+  };
+  virtual void Apply(std::span<const RowStep> steps, std::uint32_t dim, std::uint32_t active,
+                     float scale, float rate_factor) const = 0;
 };
 
 // The vectorised rules.

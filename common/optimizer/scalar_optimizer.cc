@@ -1,6 +1,7 @@
 // The rules once more, one element after the other and as close to their formulas as can be.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "common/optimizer/lanes.h"
 #include "common/optimizer/optimizer.h"
@@ -45,10 +46,14 @@ class ScalarOptimizer final : public Optimizer {
     std::fill_n(state, state_floats(dim), accumulates ? o_.initial_accumulator : 0.0f);
   }
 
-  void Apply(std::span<float* const> rows, std::uint32_t dim, std::uint32_t active,
-             const float* gradients, float rate_factor) const override {
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      Row(rows[i], dim, active, gradients + i * active, o_.learning_rate * rate_factor);
+  void Apply(std::span<const RowStep> steps, std::uint32_t dim, std::uint32_t active, float scale,
+             float rate_factor) const override {
+    std::vector<float> gradients(active);
+    for (const RowStep& step : steps) {
+      for (std::uint32_t i = 0; i < active; ++i) {
+        gradients[i] = step.sums[i] * scale;
+      }
+      Row(step.row, dim, active, gradients.data(), o_.learning_rate * rate_factor);
     }
   }
 
@@ -101,7 +106,7 @@ class ScalarOptimizer final : public Optimizer {
   void RowWise(float* w, float& accumulator, std::uint32_t active, const float* g,
                float rate) const {
     accumulator =
-        accumulator + ScalarSumOfSquares(g, w, o_.l2, active) / static_cast<float>(active);
+        accumulator + ScalarSumOfSquares(g, 1.0f, w, o_.l2, active) / static_cast<float>(active);
     const float step = rate / (std::sqrt(accumulator) + o_.epsilon);
     for (std::uint32_t i = 0; i < active; ++i) {
       w[i] = w[i] - step * (g[i] + o_.l2 * w[i]);

@@ -5,6 +5,8 @@
 
 #include <glog/logging.h>
 
+#include "common/prefetch.h"
+
 namespace plexus {
 namespace {
 
@@ -16,16 +18,6 @@ std::uint32_t BucketRows(std::uint64_t rows, std::uint32_t buckets) {
   CHECK_LT(bucket_rows * buckets, std::uint64_t{0xffffffff}) << "rows of an ARRAY table";
   return static_cast<std::uint32_t>(bucket_rows);
 }
-
-struct OnePart {
-  const GradientPart& part;
-  const std::uint32_t dim;
-
-  std::span<const Key> keys() const { return part.keys; }
-  std::uint64_t count(std::size_t i) const { return part.counts[i]; }
-  const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
-  std::uint32_t active(std::size_t) const { return dim; }
-};
 
 }  // namespace
 
@@ -49,7 +41,7 @@ void ArrayTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision pr
   const std::size_t out_bytes = WireRowBytes(precision, dim);
   const auto prefetch = [&](std::size_t i) {
     const std::uint32_t place = CheckedPlace(keys[i]);
-    __builtin_prefetch(steps_ + place);
+    PrefetchLine(steps_ + place);
     store_.PrefetchValues(store_.RecordOf(place));  // Whatever lies there, if anything.
   };
   for (std::size_t i = 0; i < std::min(keys.size(), kAhead); ++i) {
@@ -71,20 +63,7 @@ void ArrayTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision pr
 void ArrayTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                            float rate_factor) {
   const StepRates rates{version, scale, rate_factor};
-  const GradientPart* only = nullptr;
-  std::size_t parts_with_keys = 0;
-  for (const GradientPart& part : parts) {
-    if (!part.keys.empty()) {
-      only = &part;
-      ++parts_with_keys;
-    }
-  }
-  if (parts_with_keys == 1) {
-    UpdateRows(rates, OnePart{*only, only->dim == 0 ? spec().dim : only->dim});
-  } else if (parts_with_keys > 1) {
-    merger_.Merge(parts);
-    UpdateRows(rates, merger_);
-  }
+  merger_.ForStep(parts, [&](const auto& source) { UpdateRows(rates, source); });
 }
 
 template <typename Source>
@@ -93,7 +72,7 @@ void ArrayTable::UpdateRows(const StepRates& rates, const Source& source) {
   const std::size_t block_rows = store_.block_rows();
   const auto prefetch = [&](std::size_t i) {
     const std::uint32_t place = CheckedPlace(keys[i]);
-    __builtin_prefetch(steps_ + place);
+    PrefetchLine(steps_ + place);
     store_.Touch(place);
     store_.PrefetchRow(place);
   };

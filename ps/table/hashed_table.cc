@@ -11,17 +11,6 @@ namespace {
 
 constexpr std::uint64_t kCountMax = 0xffffffff;
 
-// A step's gradients when one part has all of them; PartMerger has the same shape.
-struct OnePart {
-  const GradientPart& part;
-  const std::uint32_t dim;
-
-  std::span<const Key> keys() const { return part.keys; }
-  std::uint64_t count(std::size_t i) const { return part.counts[i]; }
-  const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
-  std::uint32_t active(std::size_t) const { return dim; }
-};
-
 std::vector<std::uint32_t> AllBuckets(std::uint32_t buckets) {
   std::vector<std::uint32_t> all(buckets);
   std::iota(all.begin(), all.end(), 0u);
@@ -52,12 +41,7 @@ HashedTable::HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_
       merger_(spec.dim),
       bucket_rows_(bucket_rows_max_ == 0 ? 0 : buckets),
       is_beyond_limit_(bucket_rows_.size()) {
-  for (Block& block : blocks_) {
-    block.rows.Resize(store_.block_rows());
-    block.handles.resize(store_.block_rows());
-    block.counts.resize(store_.block_rows());
-    block.old_steps.resize(store_.block_rows());
-  }
+  pending_.Resize(kPending);
 }
 
 void HashedTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
@@ -81,23 +65,22 @@ void HashedTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision p
   }
 }
 
-// Three positions in the batch: slots are prefetched 2 * kAhead before a row is copied, rows kAhead
-// before.  kDim > 0: f32 rows of as many values, as f32.
+// Rows are prefetched kAhead before they are copied.  kDim > 0: f32 rows of as many values, as f32.
 template <std::uint32_t kDim>
 void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
                            std::uint8_t* out) const {
   const std::size_t n = keys.size();
   const std::size_t out_bytes = WireRowBytes(precision, dim);
-  KeyIndex::Home homes[kRing];
+  HomesAhead homes(index_, keys);
   const std::byte* records[kRing];
   const auto find = [&](std::size_t i) {
-    const Slot* slot = index_.Find(keys[i], homes[i % kRing]);
+    const Slot* slot = index_.Find(keys[i], homes.Of(i));
     records[i % kRing] = nullptr;
     if (slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "pull of a row on disk, table " << spec().name;
       const std::byte* record = store_.RecordOf(slot->place - 1);
       if constexpr (kDim > 0) {
-        PrefetchRecord(record, kDim * sizeof(float));
+        PrefetchLines(record, kDim * sizeof(float));
       } else {
         store_.PrefetchValues(record);
       }
@@ -117,27 +100,16 @@ void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precisi
       store_.WriteWireRow(record, dim, precision, out + i * out_bytes);
     }
   };
-  const std::size_t head = std::min(n, kAhead);
+  const std::size_t ahead = AheadOf(store_.layout().value_bytes());
+  const std::size_t head = std::min(n, ahead);
   for (std::size_t i = 0; i < head; ++i) {
-    homes[i % kRing] = index_.Prefetch(keys[i]);
-  }
-  for (std::size_t i = 0; i < head; ++i) {
-    if (i + kAhead < n) {
-      homes[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
-    }
     find(i);
   }
-  std::size_t i = head;
-  for (; i + kAhead < n; ++i) {
-    homes[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
-    copy(i - kAhead);
+  for (std::size_t i = head; i < n; ++i) {
+    copy(i - ahead);
     find(i);
   }
-  for (; i < n; ++i) {
-    copy(i - kAhead);
-    find(i);
-  }
-  for (i = n - head; i < n; ++i) {
+  for (std::size_t i = n - head; i < n; ++i) {
     copy(i);
   }
 }
@@ -147,87 +119,13 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   CHECK_LT(version, kCountMax) << "versions have 32 bits";
   version_ = version;
   const StepRates rates{version, scale, rate_factor};
-  const GradientPart* only = nullptr;
-  std::size_t parts_with_keys = 0;
-  for (const GradientPart& part : parts) {
-    if (!part.keys.empty()) {
-      only = &part;
-      ++parts_with_keys;
-    }
-  }
-  if (parts_with_keys == 0) {
-    return;
-  }
-  if (parts_with_keys == 1) {
-    DCHECK_EQ(only->keys.size(), only->counts.size());
-    UpdateRows(rates, OnePart{*only, only->dim == 0 ? spec().dim : only->dim});
-  } else {
-    merger_.Merge(parts);
-    UpdateRows(rates, merger_);
-  }
+  merger_.ForStep(parts, [&](const auto& source) { UpdateRows(rates, source); });
   EvictBeyondLimits(version);
 }
 
-template <typename Source>
-void HashedTable::UpdateRows(const StepRates& rates, const Source& source) {
-  const std::span<const Key> keys = source.keys();
-  Block* current = &blocks_[0];
-  Block* next = &blocks_[1];
-  for (std::size_t i = 0; i < std::min(keys.size(), kAhead); ++i) {
-    homes_[i % kRing] = index_.Prefetch(keys[i]);
-  }
-  LocateBlock(rates, source, 0, current);
-  while (true) {
-    LocateBlock(rates, source, current->end, next);
-    if (store_.counts()) {
-      UpdateCounts(*current, static_cast<std::uint32_t>(rates.version));
-    }
-    store_.Update(current->rows, rates);
-    if (current->end == keys.size()) {
-      break;  // `next` is empty.
-    }
-    std::swap(current, next);
-  }
-}
-
-// Finds or makes the rows of the keys from `begin` on, as many as a block holds, and prefetches
-// them.
-template <typename Source>
-void HashedTable::LocateBlock(const StepRates& rates, const Source& source, std::size_t begin,
-                              Block* block) {
-  const std::span<const Key> keys = source.keys();
-  block->rows.size = 0;
-  std::size_t i = begin;
-  for (; i < keys.size() && block->rows.size < store_.block_rows(); ++i) {
-    if (i + kAhead < keys.size()) {
-      homes_[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
-    }
-    const Key key = keys[i];
-    const std::uint64_t count = source.count(i);
-    bool made = false;
-    Slot* slot = SlotFor(key, homes_[i % kRing], count, rates.version, &made);
-    if (slot == nullptr) {
-      continue;
-    }
-    const std::uint32_t handle = made ? AddHandle() : slot->place - 1;
-    const std::size_t at = block->rows.size;
-    block->old_steps[at] = slot->last_step;
-    slot->place = handle + 1;
-    slot->last_step = static_cast<std::uint32_t>(rates.version);
-    if (made) {
-      store_.Make(key, handle);
-    } else {
-      store_.PrefetchRow(handle);
-    }
-    block->handles[at] = handle;
-    block->counts[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
-    block->rows.Add(store_.RecordOf(handle), key, source.gradients(i), source.active(i));
-  }
-  block->end = i;
-}
-
-Slot* HashedTable::SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, std::uint64_t version,
-                           bool* made) {
+[[gnu::always_inline]] inline Slot* HashedTable::SlotFor(Key key, KeyIndex::Home home,
+                                                         std::uint64_t count, std::uint64_t version,
+                                                         bool* made) {
   if (filter_ == nullptr && !refuse_new_rows_) {
     Slot* slot = index_.FindOrInsert(key, home, made);
     if (*made) {
@@ -252,6 +150,63 @@ Slot* HashedTable::SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, st
   }
   NoteNewRow(key, version);
   return index_.FindOrInsert(key, home, made);
+}
+
+// Finds or makes the key's row, and prefetches it; false: the key has none.
+[[gnu::always_inline]] inline bool HashedTable::Locate(const StepRates& rates, Key key,
+                                                       KeyIndex::Home home, std::uint64_t count,
+                                                       const float* sums, std::uint32_t active,
+                                                       std::size_t at) {
+  bool made = false;
+  Slot* slot = SlotFor(key, home, count, rates.version, &made);
+  if (slot == nullptr) {
+    return false;
+  }
+  const std::uint32_t handle = made ? AddHandle() : slot->place - 1;
+  old_steps_[at] = slot->last_step;
+  slot->place = handle + 1;
+  slot->last_step = static_cast<std::uint32_t>(rates.version);
+  if (made) {
+    store_.Make(key, handle);
+  } else {
+    store_.PrefetchRow(handle);
+  }
+  handles_of_[at] = handle;
+  counts_of_[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
+  pending_.Set(at, store_.RecordOf(handle), key, sums, active);
+  return true;
+}
+
+template <typename Source>
+void HashedTable::UpdateRows(const StepRates& rates, const Source& source) {
+  const std::span<const Key> keys = source.keys();
+  HomesAhead homes(index_, keys);
+  const std::size_t ahead = AheadOf(store_.layout().record_bytes());
+  std::size_t located = 0;  // Rows.
+  std::size_t updated = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (!Locate(rates, keys[i], homes.Of(i), source.count(i), source.gradients(i), source.active(i),
+                located % kPending)) {
+      continue;
+    }
+    if (++located == updated + ahead + kTogether) {
+      UpdatePending(rates, updated, updated + kTogether);
+      updated += kTogether;
+    }
+  }
+  for (; updated < located; updated = std::min(located, updated + kTogether)) {
+    UpdatePending(rates, updated, std::min(located, updated + kTogether));
+  }
+}
+
+// Rows [begin, end) of the step, which do not go round the end of pending_.
+void HashedTable::UpdatePending(const StepRates& rates, std::size_t begin, std::size_t end) {
+  const std::size_t first = begin % kPending;
+  const std::size_t last = first + (end - begin);
+  if (store_.counts()) {
+    UpdateCounts(first, last, static_cast<std::uint32_t>(rates.version));
+  }
+  store_.Update(pending_, first, last, rates);
 }
 
 void HashedTable::NoteNewRow(Key key, std::uint64_t version) {
@@ -291,17 +246,17 @@ bool HashedTable::TakeMark(std::uint32_t handle) {
   return marked;
 }
 
-void HashedTable::UpdateCounts(const Block& block, std::uint32_t version) {
+void HashedTable::UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version) {
   const bool decayed =
       bucket_rows_max_ != 0 && spec().eviction.order == EvictionSpec::Order::kCount;
-  for (std::size_t i = 0; i < block.rows.size; ++i) {
-    std::uint32_t* count = store_.CountOf(block.handles[i]);
+  for (std::size_t i = begin; i < end; ++i) {
+    std::uint32_t* count = store_.CountOf(handles_of_[i]);
     if (decayed) {
-      const float kept = FloatOf(*count) * decay_.Of(version - block.old_steps[i]);
-      *count = BitsOf(kept + static_cast<float>(block.counts[i]));
+      const float kept = FloatOf(*count) * decay_.Of(version - old_steps_[i]);
+      *count = BitsOf(kept + static_cast<float>(counts_of_[i]));
     } else {
       *count = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(std::uint64_t{*count} + block.counts[i], kCountMax));
+          std::min<std::uint64_t>(std::uint64_t{*count} + counts_of_[i], kCountMax));
     }
   }
 }

@@ -6,6 +6,7 @@
 // Thread safety: none.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -62,19 +63,18 @@ class HashedTable final : public Table {
   std::uint64_t EvictOldest(std::uint64_t bytes) override;
 
  private:
-  // Keys between a slot's prefetch and its use, and again between a row's prefetch and its use:
-  // about one cache miss at the rate at which the loop advances.
-  static constexpr std::size_t kAhead = 16;
-  static constexpr std::size_t kRing = 32;  // A power of two, at least 2 * kAhead.
+  // Rows between a prefetch and its use, at most; fewer if they are large.
+  static constexpr std::size_t kAhead = 32;
+  static constexpr std::size_t kAheadBytes = 16 << 10;  // Half of an L1.
+  static constexpr std::size_t kRing = 64;              // A power of two, more than kAhead.
+  static std::size_t AheadOf(std::size_t row_bytes) {
+    return std::clamp<std::size_t>(kAheadBytes / row_bytes, 4, kAhead);
+  }
 
-  // Rows of a step that are updated together; the next block's are on their way meanwhile.
-  struct Block {
-    RowStore::Block rows;
-    std::vector<std::uint32_t> handles;
-    std::vector<std::uint32_t> counts;     // Occurrences in the step.
-    std::vector<std::uint32_t> old_steps;  // last_step before the step.
-    std::size_t end = 0;                   // Of its keys in the step.
-  };
+  // Rows of a step that are updated together, and rows that are located and not yet updated.
+  static constexpr std::size_t kTogether = 8;
+  static constexpr std::size_t kPending = 64;  // A multiple of it, kAhead more at least.
+
   // Why a row goes.
   using EvictionCounter = std::uint64_t TableCounters::*;
 
@@ -83,9 +83,10 @@ class HashedTable final : public Table {
                 std::uint8_t* out) const;
   template <typename Source>
   void UpdateRows(const StepRates& rates, const Source& source);
-  template <typename Source>
-  void LocateBlock(const StepRates& rates, const Source& source, std::size_t begin, Block* block);
-  void UpdateCounts(const Block& block, std::uint32_t version);
+  bool Locate(const StepRates& rates, Key key, KeyIndex::Home home, std::uint64_t count,
+              const float* sums, std::uint32_t active, std::size_t at);
+  void UpdatePending(const StepRates& rates, std::size_t begin, std::size_t end);
+  void UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version);
   // The key's slot, made if the key is admitted; nullptr: it is not.
   Slot* SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, std::uint64_t version,
                 bool* made);
@@ -136,8 +137,10 @@ class HashedTable final : public Table {
   std::deque<std::pair<std::uint64_t, Key>> lately_order_;
 
   // Scratch of ApplyStep.
-  KeyIndex::Home homes_[kRing];
-  Block blocks_[2];
+  RowStore::Block pending_;
+  std::uint32_t handles_of_[kPending];
+  std::uint32_t counts_of_[kPending];
+  std::uint32_t old_steps_[kPending];
 };
 
 }  // namespace plexus

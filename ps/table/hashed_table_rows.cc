@@ -190,15 +190,9 @@ bool HashedTable::Compact(bool eager) {
 
 std::uint64_t HashedTable::FindCold(std::span<const Key> keys, std::vector<Key>* cold) const {
   std::uint64_t absent = 0;
-  KeyIndex::Home homes[kRing];
-  for (std::size_t i = 0; i < std::min(keys.size(), kAhead); ++i) {
-    homes[i % kRing] = index_.Prefetch(keys[i]);
-  }
+  HomesAhead homes(index_, keys);
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (i + kAhead < keys.size()) {
-      homes[(i + kAhead) % kRing] = index_.Prefetch(keys[i + kAhead]);
-    }
-    const Slot* slot = index_.Find(keys[i], homes[i % kRing]);
+    const Slot* slot = index_.Find(keys[i], homes.Of(i));
     if (slot == nullptr) {
       ++absent;
     } else if (slot->place >= kColdPlace) {

@@ -32,6 +32,7 @@
 #include <string>
 
 #include "common/hash.h"
+#include "common/prefetch.h"
 #include "common/status.h"
 #include "ps/table/hybrid_addresses.h"
 
@@ -59,7 +60,7 @@ class HybridSketch {
 
   void Prefetch(std::uint32_t group) const {
     if (groups_ != nullptr) {
-      __builtin_prefetch(&groups_[group]);
+      PrefetchLine(&groups_[group]);
     }
   }
 

@@ -9,23 +9,13 @@
 #include <glog/logging.h>
 
 #include "common/optimizer/lanes.h"
+#include "common/prefetch.h"
 #include "ps/table/filter_digest.h"
 
 namespace plexus {
 namespace {
 
 constexpr std::uint64_t kCountMax = 0xffffffff;
-
-// A step's gradients when one part has all of them; PartMerger has the same shape.
-struct OnePart {
-  const GradientPart& part;
-  const std::uint32_t dim;
-
-  std::span<const Key> keys() const { return part.keys; }
-  std::uint64_t count(std::size_t i) const { return part.counts[i]; }
-  const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
-  std::uint32_t active(std::size_t) const { return dim; }
-};
 
 }  // namespace
 
@@ -46,7 +36,7 @@ HybridTable::Address HybridTable::Locate(Key key) const {
   const Address address = addresses_.Of(Mix64(key));
   buckets_[address.bucket].sketch.Prefetch(address.group);
   if (const SharedRow* shared = SharedOf(address); shared != nullptr) {
-    __builtin_prefetch(shared);
+    PrefetchLine(shared);
   }
   return address;
 }
@@ -97,22 +87,9 @@ void HybridTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision p
 void HybridTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                             float rate_factor) {
   CHECK_LT(version, kCountMax) << "versions have 32 bits";
-  const GradientPart* only = nullptr;
-  std::size_t parts_with_keys = 0;
-  for (const GradientPart& part : parts) {
-    if (!part.keys.empty()) {
-      only = &part;
-      ++parts_with_keys;
-    }
-  }
-  if (parts_with_keys == 0) {
+  merger_.ForStep(parts, [this](const auto& source) { GatherRows(source); });
+  if (entries_.empty()) {
     return;
-  }
-  if (parts_with_keys == 1) {
-    GatherRows(OnePart{*only, only->dim == 0 ? spec().dim : only->dim});
-  } else {
-    merger_.Merge(parts);
-    GatherRows(merger_);
   }
   UpdateRows({version, scale, rate_factor});
   Promote(version);
@@ -208,11 +185,11 @@ void HybridTable::UpdateRows(const StepRates& rates) {
   const auto prefetch = [this](const Entry& entry) {
     if (entry.shared == nullptr) {
       exact_.PrefetchRow(entry.place);
-      __builtin_prefetch(&exact_steps_[entry.place]);
+      PrefetchLine(&exact_steps_[entry.place]);
     } else {
       shared_.Touch(entry.place);
       shared_.PrefetchRow(entry.place);
-      __builtin_prefetch(entry.shared);
+      PrefetchLine(entry.shared);
     }
   };
   for (std::size_t i = 0; i < std::min(entries_.size(), block_rows); ++i) {

@@ -5,6 +5,8 @@
 
 #include <glog/logging.h>
 
+#include "common/prefetch.h"
+
 namespace plexus {
 namespace {
 
@@ -13,15 +15,15 @@ constexpr std::uint64_t kFirstBytes = kPageBytes;  // 32 groups.
 // Of the slots of all but the spare groups.  Looked up at load 0.72 (just grown) and 0.90, 5 and 13
 // of 100 keys lie outside their home group, and a key is found in 1.08 and 1.45 groups; that one is
 // absent is known after 1.5 and 7.
-constexpr std::uint64_t kLoadPercent = 90;
+constexpr std::uint64_t kLoadPercent = 85;
 // A migration carries so many groups over with each insert or erase.  Growing by a quarter from G
 // groups leaves 1.8 G inserts until the next time, and is done after G / 8.
-constexpr std::uint64_t kCarriedGroups = 8;
+constexpr std::uint64_t kCarriedGroups = 16;
 constexpr std::uint64_t kMaintainedGroups = 256;
 // The last groups of a migration are carried at once.
 constexpr std::uint64_t kLastGroups = 32;
 // Shrinking leaves the load at this share of what it may be.
-constexpr std::uint64_t kShrunkLoadPercent = 80;
+constexpr std::uint64_t kShrunkLoadPercent = 85;
 
 constexpr std::uint64_t kAllHashes = ~std::uint64_t{0};
 
@@ -149,7 +151,7 @@ void KeyIndex::Maintain() {
 }
 
 void KeyIndex::StartGrowing() {
-  Remap(memory_.bytes() + memory_.bytes() / 4);
+  Remap(memory_.bytes() + memory_.bytes() / 2);
   migration_ = Migration::kGrowing;
   high_groups_ = HomeGroupsIn(memory_.bytes());
   low_last_ = kAllHashes;
@@ -226,8 +228,8 @@ void KeyIndex::CarryToFront(std::uint64_t groups) {
 
 void KeyIndex::PrefetchGroups(std::uint64_t begin, std::uint64_t end) const {
   for (std::uint64_t g = begin; g < end; ++g) {
-    __builtin_prefetch(GroupAt(g), 1);
-    __builtin_prefetch(GroupAt(g) + kGroupSlots / 2, 1);
+    PrefetchLine(GroupAt(g));
+    PrefetchLine(GroupAt(g) + kGroupSlots / 2);
   }
 }
 

@@ -29,13 +29,16 @@
 // Thread safety: none.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <immintrin.h>
 
 #include "common/hash.h"
+#include "common/prefetch.h"
 #include "ps/table/mapped_memory.h"
 #include "ps/table/owned_hashes.h"
 
@@ -68,9 +71,17 @@ class KeyIndex {
   Home Prefetch(Key key) const {
     const Home home = HomeOf(key);
     const Slot* group = slots_ + HomeGroup(home) * kGroupSlots;
-    __builtin_prefetch(group);
-    __builtin_prefetch(group + kGroupSlots / 2);
+    PrefetchLine(group);
+    PrefetchLine(group + kGroupSlots / 2);
     return home;
+  }
+
+  // When what Prefetch asked for is there: asks for the next group if the key may lie in it.
+  void PrefetchOn(Home home) const {
+    const Slot* group = slots_ + HomeGroup(home) * kGroupSlots;
+    const Slot* next = group + (IsFull(group) ? kGroupSlots : 0);
+    PrefetchLine(next);
+    PrefetchLine(next + kGroupSlots / 2);
   }
 
   // nullptr if the key has no slot.
@@ -257,6 +268,41 @@ class KeyIndex {
   std::uint64_t shrink_below_ = 0;   // Rows.
   std::uint64_t shrunk_bytes_ = 0;   // What it shrinks to then.
   std::vector<Slot> scratch_;
+};
+
+// The homes of a batch's keys, one after the other; what each will need is on its way well before:
+// its group, and once this is there, the next one if the group is full.
+//
+// Thread safety: none.
+class HomesAhead {
+ public:
+  // Keys between a prefetch and its use.  About a cache miss at the rate at which batches are gone
+  // through: more is in flight than a core holds open misses.
+  static constexpr std::size_t kAhead = 64;
+
+  HomesAhead(const KeyIndex& index, std::span<const Key> keys) : index_(index), keys_(keys) {
+    for (std::size_t i = 0; i < std::min(kAhead, keys.size()); ++i) {
+      homes_[i] = index.Prefetch(keys[i]);
+    }
+  }
+
+  // Of keys[i].  REQUIRES: called for 0, 1, 2 and so on.
+  KeyIndex::Home Of(std::size_t i) {
+    if (i + kAhead < keys_.size()) {
+      homes_[(i + kAhead) % kRing] = index_.Prefetch(keys_[i + kAhead]);
+    }
+    if (i + kAhead / 2 < keys_.size()) {
+      index_.PrefetchOn(homes_[(i + kAhead / 2) % kRing]);
+    }
+    return homes_[i % kRing];
+  }
+
+ private:
+  static constexpr std::size_t kRing = 128;  // A power of two, more than kAhead.
+
+  const KeyIndex& index_;
+  const std::span<const Key> keys_;
+  KeyIndex::Home homes_[kRing];
 };
 
 }  // namespace plexus

@@ -5,6 +5,8 @@
 
 #include <glog/logging.h>
 
+#include "common/prefetch.h"
+
 namespace plexus {
 
 void PartMerger::Merge(std::span<const GradientPart> parts) {
@@ -29,7 +31,7 @@ void PartMerger::Merge(std::span<const GradientPart> parts) {
     const std::uint32_t part_dim = part.dim == 0 ? dim_ : part.dim;
     for (std::size_t i = 0; i < part.keys.size(); ++i) {
       if (i + kAhead < part.keys.size()) {
-        __builtin_prefetch(&slots_[Mix64(part.keys[i + kAhead]) >> shift_]);
+        PrefetchLine(&slots_[Mix64(part.keys[i + kAhead]) >> shift_]);
       }
       const std::uint32_t index = IndexOf(part.keys[i], Mix64(part.keys[i]));
       const float* gradients = part.gradients + i * part_dim;

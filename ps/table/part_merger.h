@@ -15,9 +15,40 @@
 
 namespace plexus {
 
+// A step's gradients where one part has all of them, with the shape of PartMerger.
+struct OnePart {
+  const GradientPart& part;
+  const std::uint32_t dim;
+
+  std::span<const Key> keys() const { return part.keys; }
+  std::uint64_t count(std::size_t i) const { return part.counts[i]; }
+  const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
+  std::uint32_t active(std::size_t) const { return dim; }
+};
+
 class PartMerger {
  public:
   explicit PartMerger(std::uint32_t dim) : dim_(dim) {}
+
+  // Calls visit(source) with what has each key of the parts once: a OnePart, or this PartMerger
+  // after Merge; not at all if there are no keys.
+  template <typename Visit>
+  void ForStep(std::span<const GradientPart> parts, const Visit& visit) {
+    const GradientPart* only = nullptr;
+    std::size_t parts_with_keys = 0;
+    for (const GradientPart& part : parts) {
+      if (!part.keys.empty()) {
+        only = &part;
+        ++parts_with_keys;
+      }
+    }
+    if (parts_with_keys == 1) {
+      visit(OnePart{*only, only->dim == 0 ? dim_ : only->dim});
+    } else if (parts_with_keys > 1) {
+      Merge(parts);
+      visit(static_cast<const PartMerger&>(*this));
+    }
+  }
 
   // The results hold until the next Merge, and while the parts live.
   void Merge(std::span<const GradientPart> parts);

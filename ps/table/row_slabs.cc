@@ -5,6 +5,10 @@
 namespace plexus {
 namespace {
 
+// A huge page more is little beside a slab of so many small records.
+constexpr std::size_t kSmallRecordBytes = 8;
+constexpr std::size_t kSmallHugeFrom = std::size_t{4} << 20;
+
 std::uint32_t FirstBits(std::size_t record_bytes) {
   return std::bit_width(std::max<std::size_t>(kPageBytes / record_bytes, 1)) - 1;
 }
@@ -22,13 +26,14 @@ void RowSlabs::MapSlab(std::uint32_t index) {
   Slab& slab = slabs_[index];
   const std::uint64_t first = FirstHandle(index);
   const std::uint64_t records = index == 0 ? std::uint64_t{1} << first_bits_ : first;
-  slab.memory = MappedMemory(records * record_bytes_);
+  slab.memory = MappedMemory(records * record_bytes_,
+                             record_bytes_ <= kSmallRecordBytes ? kSmallHugeFrom : kHugeBytesMin);
   const std::size_t page_bytes = slab.memory.page_bytes();
   slab.pages.assign((slab.memory.bytes() + page_bytes - 1) / page_bytes, false);
   bases_[index] = reinterpret_cast<std::uintptr_t>(slab.memory.data()) - first * record_bytes_;
 }
 
-void RowSlabs::Touch(std::uint32_t handle) {
+void RowSlabs::TouchPages(std::uint32_t handle) {
   const std::uint32_t index = std::bit_width(handle >> first_bits_);
   Slab& slab = slabs_[index];
   if (slab.memory.data() == nullptr) {
@@ -42,6 +47,15 @@ void RowSlabs::Touch(std::uint32_t handle) {
       slab.pages[page] = true;
       memory_bytes_ += slab.PageBytes(page);
     }
+  }
+  if (handle == touched_end_) {
+    // All records that end on the last page touched.
+    const std::uint64_t end =
+        std::min<std::uint64_t>((last / page_bytes + 1) * page_bytes, slab.memory.bytes());
+    const std::uint64_t slab_end =
+        index == 0 ? std::uint64_t{1} << first_bits_ : 2 * FirstHandle(index);
+    touched_end_ = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>({FirstHandle(index) + end / record_bytes_, slab_end, 0xffffffff}));
   }
 }
 
@@ -61,6 +75,7 @@ void RowSlabs::GiveBackFrom(std::uint64_t first_page, Slab* slab) {
 }
 
 void RowSlabs::ReleaseFrom(std::uint32_t first_handle) {
+  touched_end_ = std::min(touched_end_, first_handle);
   for (std::uint32_t index = 0; index < slabs_.size(); ++index) {
     Slab& slab = slabs_[index];
     if (slab.memory.data() == nullptr) {

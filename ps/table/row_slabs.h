@@ -25,7 +25,11 @@ class RowSlabs {
 
   // Makes the memory of `handle` usable: zeros if it is touched for the first time; what a record
   // holds that is touched again after ReleaseFrom is unspecified.  Idempotent.
-  void Touch(std::uint32_t handle);
+  void Touch(std::uint32_t handle) {
+    if (handle >= touched_end_) {
+      TouchPages(handle);
+    }
+  }
 
   // REQUIRES: Touch(handle) was called, and no ReleaseFrom(handle or less) since.
   std::byte* At(std::uint32_t handle) const {
@@ -51,6 +55,7 @@ class RowSlabs {
   std::uint64_t FirstHandle(std::uint32_t slab) const {
     return slab == 0 ? 0 : std::uint64_t{1} << (first_bits_ + slab - 1);
   }
+  void TouchPages(std::uint32_t handle);
   void MapSlab(std::uint32_t slab);
   // Pages from `first_page` on go back to the kernel.
   void GiveBackFrom(std::uint64_t first_page, Slab* slab);
@@ -60,6 +65,7 @@ class RowSlabs {
   std::array<std::uintptr_t, 33> bases_{};  // The slab's address minus that of its first handle.
   std::array<Slab, 33> slabs_;
   std::uint64_t memory_bytes_ = 0;
+  std::uint32_t touched_end_ = 0;  // The pages of all records below it are touched.
 };
 
 }  // namespace plexus

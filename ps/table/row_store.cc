@@ -36,7 +36,7 @@ RowStore::RowStore(const TableSpec& spec, std::uint64_t seed)
       counts_(sizeof(std::uint32_t)),
       scaled_(block_rows_ * spec.dim),
       decoded_(layout_.plain() ? 0 : block_rows_ * layout_.floats()),
-      rows_(block_rows_) {
+      steps_(block_rows_) {
   CHECK(spec.dim >= 1 && spec.dim <= kDimMax) << "table " << spec.name << " needs a dimension";
 }
 
@@ -44,9 +44,7 @@ void RowStore::InitialValues(Key key, float* values) const {
   const CounterRandom random(seed_, stream_, key);
   switch (spec_.init) {
     case TableSpec::Init::kUniform:
-      for (std::uint32_t e = 0; e < spec_.dim; ++e) {
-        values[e] = (2.0f * random.Uniform(e) - 1.0f) * spec_.init_scale;
-      }
+      random.Symmetric(spec_.init_scale, spec_.dim, values);
       break;
     case TableSpec::Init::kNormal:
       for (std::uint32_t e = 0; e < spec_.dim; ++e) {
@@ -124,19 +122,9 @@ void RowStore::WriteInitialWireRow(Key key, std::uint32_t dim, Precision precisi
 }
 
 void RowStore::Block::Resize(std::size_t rows) {
-  records.resize(rows);
+  steps.resize(rows);
   keys.resize(rows);
-  gradients.resize(rows);
   active.resize(rows);
-}
-
-void RowStore::Block::Add(std::byte* record, Key key, const float* gradient,
-                          std::uint32_t active_floats) {
-  records[size] = record;
-  keys[size] = key;
-  gradients[size] = gradient;
-  active[size] = active_floats;
-  ++size;
 }
 
 void RowStore::ScaleAndClip(const float* sum, std::uint32_t active, float scale, float* to) const {
@@ -154,36 +142,48 @@ void RowStore::ScaleAndClip(const float* sum, std::uint32_t active, float scale,
   }
 }
 
-void RowStore::Update(const Block& block, const StepRates& rates) {
-  for (std::size_t begin = 0; begin < block.size;) {
-    std::size_t end = begin + 1;
-    while (end < block.size && block.active[end] == block.active[begin]) {
-      ++end;
+void RowStore::Update(const Block& block, std::size_t begin, std::size_t end,
+                      const StepRates& rates) {
+  while (begin < end) {
+    std::size_t run_end = begin + 1;
+    while (run_end < end && block.active[run_end] == block.active[begin]) {
+      ++run_end;
     }
-    UpdateRun(block, begin, end, rates);
-    begin = end;
+    UpdateRun(block, begin, run_end, rates);
+    begin = run_end;
   }
 }
 
 void RowStore::UpdateRun(const Block& block, std::size_t begin, std::size_t end,
                          const StepRates& rates) {
+  if (layout_.plain() && spec_.clip_row_norm == 0) {
+    optimizer_->Apply({block.steps.data() + begin, end - begin}, spec_.dim, block.active[begin],
+                      rates.scale, rates.rate_factor);
+  } else {
+    UpdateCopies(block, begin, end, rates);
+  }
+}
+
+void RowStore::UpdateCopies(const Block& block, std::size_t begin, std::size_t end,
+                            const StepRates& rates) {
   const std::uint32_t active = block.active[begin];
   const std::size_t n = end - begin;
+  const auto record_of = [&](std::size_t i) {
+    return reinterpret_cast<std::byte*>(block.steps[begin + i].row);
+  };
   for (std::size_t i = 0; i < n; ++i) {
-    ScaleAndClip(block.gradients[begin + i], active, rates.scale, scaled_.data() + i * active);
-  }
-  for (std::size_t i = 0; i < n; ++i) {
-    if (layout_.plain()) {
-      rows_[i] = reinterpret_cast<float*>(block.records[begin + i]);
-    } else {
-      rows_[i] = decoded_.data() + i * layout_.floats();
-      layout_.Read(block.records[begin + i], rows_[i]);
+    float* gradients = scaled_.data() + i * active;
+    ScaleAndClip(block.steps[begin + i].sums, active, rates.scale, gradients);
+    steps_[i] = {block.steps[begin + i].row, gradients};
+    if (!layout_.plain()) {
+      steps_[i].row = decoded_.data() + i * layout_.floats();
+      layout_.Read(record_of(i), steps_[i].row);
     }
   }
-  optimizer_->Apply({rows_.data(), n}, spec_.dim, active, scaled_.data(), rates.rate_factor);
+  optimizer_->Apply({steps_.data(), n}, spec_.dim, active, 1.0f, rates.rate_factor);
   for (std::size_t i = 0; !layout_.plain() && i < n; ++i) {
     const CounterRandom random(seed_, stream_, block.keys[begin + i], rates.version);
-    layout_.Write(rows_[i], scaled_.data() + i * active, active, random, block.records[begin + i]);
+    layout_.Write(steps_[i].row, steps_[i].sums, active, random, record_of(i));
   }
 }
 

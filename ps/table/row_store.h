@@ -11,20 +11,12 @@
 
 #include "common/hash.h"
 #include "common/optimizer/optimizer.h"
+#include "common/prefetch.h"
 #include "proto/table_spec.h"
 #include "ps/table/row_layout.h"
 #include "ps/table/row_slabs.h"
 
 namespace plexus {
-
-// Each cache line once: a superfluous prefetch costs as much as a load.  The record may lie nowhere
-// (memory that was never touched): nothing is read.
-inline void PrefetchRecord(const std::byte* record, std::size_t bytes) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(record);
-  for (std::uintptr_t line = begin / 64 * 64; line < begin + bytes; line += 64) {
-    __builtin_prefetch(reinterpret_cast<const void*>(line));
-  }
-}
 
 // What is the same for all rows of a step.
 struct StepRates {
@@ -50,12 +42,12 @@ class RowStore {
   bool counts() const { return has_counts_; }
 
   void PrefetchValues(const std::byte* record) const {
-    PrefetchRecord(record, layout_.value_bytes());
+    PrefetchLines(record, layout_.value_bytes());
   }
   void PrefetchRow(std::uint32_t handle) const {
-    PrefetchRecord(RecordOf(handle), layout_.record_bytes());
+    PrefetchLines(RecordOf(handle), layout_.record_bytes());
     if (has_counts_) {
-      __builtin_prefetch(CountOf(handle));
+      PrefetchLine(CountOf(handle));
     }
   }
 
@@ -74,21 +66,29 @@ class RowStore {
   void WriteInitialWireRow(Key key, std::uint32_t dim, Precision precision,
                            std::uint8_t* out) const;
 
-  // Rows that are updated together: records[i] is the row of keys[i], gradients[i] the sum of its
-  // gradients in the step, of which active[i] elements.
+  // Rows that are updated together: steps[i] is the row of keys[i] and the sum of its gradients in
+  // the step, of which active[i] elements.
   struct Block {
-    std::vector<std::byte*> records;
+    std::vector<Optimizer::RowStep> steps;  // Records and gradient sums.
     std::vector<Key> keys;
-    std::vector<const float*> gradients;
     std::vector<std::uint32_t> active;
     std::size_t size = 0;
 
     void Resize(std::size_t rows);
-    void Add(std::byte* record, Key key, const float* gradient, std::uint32_t active_floats);
+    void Set(std::size_t at, std::byte* record, Key key, const float* sums,
+             std::uint32_t active_floats) {
+      steps[at] = {reinterpret_cast<float*>(record), sums};
+      keys[at] = key;
+      active[at] = active_floats;
+    }
+    void Add(std::byte* record, Key key, const float* sums, std::uint32_t active_floats) {
+      Set(size++, record, key, sums, active_floats);
+    }
   };
   // As many as two blocks' rows and gradients fit into L1.
   std::size_t block_rows() const { return block_rows_; }
-  void Update(const Block& block, const StepRates& rates);
+  void Update(const Block& block, std::size_t begin, std::size_t end, const StepRates& rates);
+  void Update(const Block& block, const StepRates& rates) { Update(block, 0, block.size, rates); }
 
   // L2 norm of the values, the same bits on every machine.
   float NormOf(const std::byte* record) const;
@@ -99,6 +99,8 @@ class RowStore {
  private:
   // to = the gradient of one row as the optimizer sees it.
   void ScaleAndClip(const float* sum, std::uint32_t active, float scale, float* to) const;
+  // Copies what the rule cannot read or write where it lies, and calls it.
+  void UpdateCopies(const Block& block, std::size_t begin, std::size_t end, const StepRates& rates);
   // Rows [begin, end) of the block, all with `active` elements.
   void UpdateRun(const Block& block, std::size_t begin, std::size_t end, const StepRates& rates);
 
@@ -115,7 +117,7 @@ class RowStore {
   // Scratch of Update.
   std::vector<float> scaled_;
   std::vector<float> decoded_;
-  std::vector<float*> rows_;
+  std::vector<Optimizer::RowStep> steps_;
 };
 
 }  // namespace plexus

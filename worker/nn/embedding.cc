@@ -1,5 +1,6 @@
 #include "worker/nn/embedding.h"
 
+#include "common/prefetch.h"
 #include "worker/nn/kernels.h"
 
 namespace plexus {
@@ -37,7 +38,7 @@ void GatherBlock(const EmbeddingReads<T>& field, std::size_t first, std::size_t 
     }
     if (field.single()) {
       const std::size_t ahead = std::min(i + kPrefetch, field.indices.size() - 1);
-      __builtin_prefetch(field.rows + field.indices[ahead] * dim);
+      PrefetchLine(field.rows + field.indices[ahead] * dim);
       const T* __restrict from = field.rows + field.indices[i] * dim;
       ForElements<T>(dim, [=](std::size_t d) { to[d] = from[d]; });
       continue;
@@ -60,7 +61,7 @@ void ScatterBlock(const EmbeddingReads<T>& field, std::size_t first, std::size_t
     const T* __restrict from = out.gradient_row(i) + column;
     if (field.single()) {
       const std::size_t ahead = std::min(i + kPrefetch, field.indices.size() - 1);
-      __builtin_prefetch(field.row_gradients + field.indices[ahead] * dim, 1);
+      PrefetchLine(field.row_gradients + field.indices[ahead] * dim);
       T* __restrict to = field.row_gradients + field.indices[i] * dim;
       ForElements<T>(dim, [=](std::size_t d) { to[d] += from[d]; });
       continue;

@@ -94,7 +94,7 @@ class NaiveHybrid {
     std::set<std::uint32_t> touched;
     for (const Key key : order) {
       const Sum& sum = by_key[key];
-      Raise(key, std::sqrt(ScalarSumOfSquares(sum.gradients.data(), nullptr, 0, sum.active)),
+      Raise(key, std::sqrt(ScalarSumOfSquares(sum.gradients.data(), 1.0f, nullptr, 0, sum.active)),
             sum.count, version);
       touched.insert(addresses_.Of(Mix64(key)).bucket);
     }
@@ -190,8 +190,8 @@ class NaiveHybrid {
       layout_.Create(floats.data(), CounterRandom(seed_, stream_, key, 0), row.record.data());
     }
     layout_.Read(row.record.data(), floats.data());
-    float* pointer = floats.data();
-    optimizer_->Apply({&pointer, 1}, spec_.dim, active, gradients.data(), 1.0f);
+    const Optimizer::RowStep step{floats.data(), gradients.data()};
+    optimizer_->Apply({&step, 1}, spec_.dim, active, 1.0f, 1.0f);
     layout_.Write(floats.data(), gradients.data(), active,
                   CounterRandom(seed_, stream_, key, version), row.record.data());
     row.count += count;

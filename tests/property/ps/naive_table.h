@@ -155,7 +155,7 @@ class NaiveTable {
       gradient *= scale;
     }
     if (spec_.clip_row_norm > 0) {
-      const float norm = std::sqrt(ScalarSumOfSquares(gradients.data(), nullptr, 0, active));
+      const float norm = std::sqrt(ScalarSumOfSquares(gradients.data(), 1.0f, nullptr, 0, active));
       for (float& gradient : gradients) {
         gradient *= norm > spec_.clip_row_norm ? spec_.clip_row_norm / norm : 1.0f;
       }
@@ -163,8 +163,8 @@ class NaiveTable {
     Row& row = rows_[key];
     std::vector<float> floats(layout_.floats());
     layout_.Read(row.record.data(), floats.data());
-    float* pointer = floats.data();
-    optimizer_->Apply({&pointer, 1}, spec_.dim, active, gradients.data(), 1.0f);
+    const Optimizer::RowStep step{floats.data(), gradients.data()};
+    optimizer_->Apply({&step, 1}, spec_.dim, active, 1.0f, 1.0f);
     layout_.Write(floats.data(), gradients.data(), active,
                   CounterRandom(seed_, stream_, key, version), row.record.data());
     if (spec_.max_rows != 0 && spec_.eviction.order == EvictionSpec::Order::kCount) {
@@ -210,7 +210,7 @@ class NaiveTable {
         return FloatOf(row.count) * decay_.Of(static_cast<std::uint32_t>(version - row.last_step));
       case EvictionSpec::Order::kNorm: {
         const std::vector<float> values = Values(key);
-        return std::sqrt(ScalarSumOfSquares(values.data(), nullptr, 0, spec_.dim));
+        return std::sqrt(ScalarSumOfSquares(values.data(), 1.0f, nullptr, 0, spec_.dim));
       }
     }
     return 0;

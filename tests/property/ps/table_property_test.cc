@@ -112,7 +112,7 @@ class Oracle {
     for (float& g : *sum) {
       g *= scale;
     }
-    const float norm = std::sqrt(ScalarSumOfSquares(sum->data(), nullptr, 0, spec_.dim));
+    const float norm = std::sqrt(ScalarSumOfSquares(sum->data(), 1.0f, nullptr, 0, spec_.dim));
     if (spec_.clip_row_norm > 0 && norm > spec_.clip_row_norm) {
       const float factor = spec_.clip_row_norm / norm;
       for (float& g : *sum) {
@@ -128,8 +128,8 @@ class Oracle {
       rows_[key].floats = floats;
     }
     OracleRow& made = rows_[key];
-    float* pointer = made.floats.data();
-    optimizer_->Apply({&pointer, 1}, spec_.dim, spec_.dim, sum->data(), rate_factor);
+    const Optimizer::RowStep step{made.floats.data(), sum->data()};
+    optimizer_->Apply({&step, 1}, spec_.dim, spec_.dim, 1.0f, rate_factor);
     made.last_step = version;
     made.count += count;
   }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <set>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -42,6 +43,18 @@ TEST(CounterRandomTest, EveryPartOfTheCounterMatters) {
     }
   }
   EXPECT_EQ(seen.size(), 32u);
+}
+
+TEST(CounterRandomTest, SymmetricIsOfUniform) {
+  for (std::size_t n = 0; n < 40; ++n) {
+    const CounterRandom random(7, n);
+    std::vector<float> values(n + 1, -9.0f);
+    random.Symmetric(0.3f, n, values.data());
+    for (std::size_t e = 0; e < n; ++e) {
+      ASSERT_EQ(values[e], (2.0f * random.Uniform(e) - 1.0f) * 0.3f) << e << " of " << n;
+    }
+    ASSERT_EQ(values[n], -9.0f);
+  }
 }
 
 TEST(CounterRandomTest, UniformIsUniform) {

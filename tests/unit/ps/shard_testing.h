@@ -179,8 +179,8 @@ class StepOracle {
         rule->InitState(dim, row.data() + dim);
         rows_[table][key] = std::move(row);
       }
-      float* row = rows_[table][key].data();
-      rule->Apply({&row, 1}, dim, dim, sum.data(), rate_factor);
+      const Optimizer::RowStep step{rows_[table][key].data(), sum.data()};
+      rule->Apply({&step, 1}, dim, dim, 1.0f, rate_factor);
     }
   }
 
@@ -202,9 +202,9 @@ class StepOracle {
       for (float& value : sum) {
         value *= scale;
       }
-      float* row = dense_[b].data();
       if (!sum.empty()) {
-        rule->Apply({&row, 1}, count, count, sum.data(), rate_factor);
+        const Optimizer::RowStep step{dense_[b].data(), sum.data()};
+        rule->Apply({&step, 1}, count, count, 1.0f, rate_factor);
       }
       first += count;
     }

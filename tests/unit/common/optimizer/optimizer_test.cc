@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,16 @@ OptimizerOptions Options(OptimizerKind kind) {
   options.l2 = 0.003f;
   options.weight_decay = 0.01f;
   return options;
+}
+
+// rows[i] with `active` gradients from gradients[i * active] on.
+void ApplyTo(const Optimizer& rule, std::span<float* const> rows, std::uint32_t dim,
+             std::uint32_t active, const float* gradients, float rate_factor, float scale = 1) {
+  std::vector<Optimizer::RowStep> steps;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    steps.push_back({rows[i], gradients + i * active});
+  }
+  rule.Apply(steps, dim, active, scale, rate_factor);
 }
 
 float Draw(const CounterRandom& random, std::uint64_t element) {
@@ -98,8 +109,8 @@ TEST(OptimizerTest, FastRuleEqualsItsScalarTwinBitForBit) {
         twin_pointers.push_back(twins[r].data());
       }
       for (const float factor : {1.0f, 0.37f, 0.0f, 2.5f}) {
-        fast->Apply(pointers, dim, dim, gradients.data(), factor);
-        scalar->Apply(twin_pointers, dim, dim, gradients.data(), factor);
+        ApplyTo(*fast, pointers, dim, dim, gradients.data(), factor, 0.3f);
+        ApplyTo(*scalar, twin_pointers, dim, dim, gradients.data(), factor, 0.3f);
       }
       for (std::size_t r = 0; r < kRows; ++r) {
         ASSERT_TRUE(SameBits(rows[r], twins[r])) << fast->name() << " dim " << dim;
@@ -141,8 +152,8 @@ TEST(OptimizerTest, APrefixChangesNothingBehindItAndEqualsItsScalarTwin) {
         float* fast_rows[] = {rows[0].data(), rows[1].data()};
         float* scalar_rows[] = {rows[2].data(), rows[3].data()};
         for (const float factor : {1.0f, 0.4f}) {
-          fast->Apply(fast_rows, dim, active, gradients.data(), factor);
-          scalar->Apply(scalar_rows, dim, active, gradients.data(), factor);
+          ApplyTo(*fast, fast_rows, dim, active, gradients.data(), factor, 1.9f);
+          ApplyTo(*scalar, scalar_rows, dim, active, gradients.data(), factor, 1.9f);
         }
         ASSERT_TRUE(SameBits(rows[0], rows[2]) && SameBits(rows[1], rows[3]))
             << fast->name() << " dim " << dim << " active " << active;
@@ -179,8 +190,8 @@ TEST(OptimizerTest, APrefixIsUpdatedAsARowOfItsOwn) {
       for (std::uint32_t i = 0; i < kActive; ++i) {
         gradients[i] = Draw(CounterRandom(2, step), i);
       }
-      rule->Apply({&row_pointer, 1}, kDim, kActive, gradients.data(), 0.9f);
-      rule->Apply({&narrow_pointer, 1}, kActive, kActive, gradients.data(), 0.9f);
+      ApplyTo(*rule, {&row_pointer, 1}, kDim, kActive, gradients.data(), 0.9f);
+      ApplyTo(*rule, {&narrow_pointer, 1}, kActive, kActive, gradients.data(), 0.9f);
     }
     for (std::uint32_t i = 0; i < kActive; ++i) {
       EXPECT_EQ(row[i], narrow[i]) << rule->name();
@@ -209,7 +220,7 @@ TEST(OptimizerTest, ResultDoesNotDependOnAlignment) {
         gradients[15 - shift + i] = Draw(random, 500 + i);
       }
       float* row = memory.data() + shift;
-      optimizer->Apply({&row, 1}, kDim, kDim, gradients.data() + 15 - shift, 1.0f);
+      ApplyTo(*optimizer, {&row, 1}, kDim, kDim, gradients.data() + 15 - shift, 1.0f);
       const std::vector<float> result(row, row + start.size());
       if (shift == 0) {
         expected = result;
@@ -263,7 +274,7 @@ void ExpectFollows(const OptimizerOptions& options, int steps, double tolerance,
       gradients[i] = Draw(random, static_cast<std::uint64_t>(t) * 8 + i) + 0.1f;
       reference(&expected[i], static_cast<double>(gradients[i]), i, t);
     }
-    optimizer->Apply({&pointer, 1}, kDim, kDim, gradients, 1.0f);
+    ApplyTo(*optimizer, {&pointer, 1}, kDim, kDim, gradients, 1.0f);
   }
   for (std::uint32_t i = 0; i < kDim; ++i) {
     EXPECT_NEAR(row[i], expected[i], tolerance) << optimizer->name() << " element " << i;
@@ -352,7 +363,7 @@ TEST(OptimizerTest, FtrlMakesSmallWeightsExactlyZero) {
   std::vector<float> row = {0.5f, 0, 0};
   const float gradient = 0.25f;
   float* pointer = row.data();
-  optimizer->Apply({&pointer, 1}, 1, 1, &gradient, 1.0f);
+  ApplyTo(*optimizer, {&pointer, 1}, 1, 1, &gradient, 1.0f);
   EXPECT_EQ(std::bit_cast<std::uint32_t>(row[0]), 0u);
 }
 
@@ -365,7 +376,7 @@ TEST(OptimizerTest, RowWiseAdagradKeepsOneAccumulator) {
   std::vector<float> row = {1, 1, 0};
   const float gradients[] = {1, 7};  // mean of squares 25
   float* pointer = row.data();
-  optimizer->Apply({&pointer, 1}, 2, 2, gradients, 1.0f);
+  ApplyTo(*optimizer, {&pointer, 1}, 2, 2, gradients, 1.0f);
   EXPECT_FLOAT_EQ(row[2], 25.0f);
   EXPECT_FLOAT_EQ(row[0], 0.9f);
   EXPECT_FLOAT_EQ(row[1], 0.3f);
@@ -379,7 +390,7 @@ TEST(OptimizerTest, AverageMovesTowardsTheStatistic) {
   float value = 2;
   const float statistic = 6;
   float* pointer = &value;
-  optimizer->Apply({&pointer, 1}, 1, 1, &statistic, 0.0f);
+  ApplyTo(*optimizer, {&pointer, 1}, 1, 1, &statistic, 0.0f);
   EXPECT_EQ(value, 3.0f);
 }
 
@@ -414,9 +425,9 @@ TEST(LanesTest, SumOfSquaresEqualsItsScalarTwinBitForBit) {
   }
   for (std::uint32_t n = 0; n <= 512; ++n) {
     EXPECT_EQ(SumOfSquares(x.data() + n % 7, n),
-              ScalarSumOfSquares(x.data() + n % 7, nullptr, 0, n));
-    EXPECT_EQ(SumOfSquares(x.data(), w.data(), 0.3f, n),
-              ScalarSumOfSquares(x.data(), w.data(), 0.3f, n));
+              ScalarSumOfSquares(x.data() + n % 7, 1.0f, nullptr, 0, n));
+    EXPECT_EQ(SumOfSquares(x.data(), 0.7f, w.data(), 0.3f, n),
+              ScalarSumOfSquares(x.data(), 0.7f, w.data(), 0.3f, n));
   }
 }
 

@@ -71,10 +71,10 @@ TEST(KeyIndexTest, KeepsItsLoadWithinBounds) {
       most_load = std::max(most_load, load);
     }
   }
-  EXPECT_GT(least_load, 0.70);
-  EXPECT_LT(most_load, 0.91);
+  EXPECT_GT(least_load, 0.55);
+  EXPECT_LT(most_load, 0.86);
   const KeyIndex::ProbeLengths probes = index.MeasureProbes();
-  EXPECT_LT(static_cast<double>(probes.sum) / 400000, 1.5);
+  EXPECT_LT(static_cast<double>(probes.sum) / 400000, 1.3);
   EXPECT_GE(probes.sum, 400000u);
   EXPECT_LT(probes.max, 200u);
 }

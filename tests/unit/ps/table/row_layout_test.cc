@@ -283,10 +283,10 @@ TEST(RowLayoutTest, SumsOfSquaresInBf16GrowByTheSquareOnAverage) {
   row.optimizer->InitState(kDim, floats.data() + kDim);
   row.layout.Create(floats.data(), CounterRandom(2, 1, 1, 0), row.record.data());
   const std::vector<float> gradients(kDim, 0.01f);
-  float* pointer = floats.data();
+  const Optimizer::RowStep step{floats.data(), gradients.data()};
   for (std::uint64_t version = 1; version <= kSteps; ++version) {
     row.layout.Read(row.record.data(), floats.data());
-    row.optimizer->Apply({&pointer, 1}, kDim, kDim, gradients.data(), 1.0f);
+    row.optimizer->Apply({&step, 1}, kDim, kDim, 1.0f, 1.0f);
     row.layout.Write(floats.data(), gradients.data(), kDim, CounterRandom(2, 1, 1, version),
                      row.record.data());
   }
