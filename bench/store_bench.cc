@@ -3,16 +3,18 @@
 //
 // Each figure stands beside a limit of bench/store_limits.h that is measured in turn with it, batch
 // by batch; medians, with the least and the most.  Batches are distinct keys: uniform over the
-// table, or what 100,000 draws from Zipf(1.05) leave of it.  Before its turn each does a batch that
-// does not count: page tables and caches are its own then, not those of what came before.  Time is
-// the thread's own, so that a neighbour who takes the core does not count.
+// table, or what 100,000 draws from Zipf(1.05) leave of it.  Before its turn each does four batches
+// that do not count: caches hold its own then, not what came before.  Time is the thread's own, so
+// that a neighbour who takes the core does not count.
 //
 //   find     KeyIndex: looking up keys that are there, and keys that are not
 //   insert   KeyIndex: from empty to --grow_rows keys; the longest 1,024 keys; bytes a key
 //   pull     a table of 16 f32 with Adagrad: Pull
 //   push     ApplyStep with three optimizers, beside Adagrad on rows that need no finding
 //   grow     that table from empty to --grow_rows rows; the longest step of 256; bytes beside the
-//   record
+//   record; the same with bf16 and int8 rows
+//
+// Tables keep no counts of keys (keep_counts), but for the figures named so.
 //
 // Prints a table and, as its last line, one JSON object; exits with 1 if a figure misses its target
 // (full size only).
@@ -39,8 +41,9 @@
 DEFINE_string(only, "find,insert,pull,push,grow", "What to measure, separated by commas.");
 DEFINE_uint64(rows, 10000000, "Rows of find, pull and push.");
 DEFINE_uint64(grow_rows, 50000000, "Rows that insert and grow end with.");
-DEFINE_uint32(rounds, 25, "Batches of each kind.");
-DEFINE_bool(quick, false, "200,000 rows, a million to grow to, 5 batches; no verdict.");
+DEFINE_uint32(rounds, 9, "Batches of each kind, of each of three tables made anew.");
+DEFINE_bool(quick, false,
+            "200,000 rows, a million to grow to, 5 batches of each table; no verdict.");
 DEFINE_string(json, "", "Also write the JSON object to this file.");
 
 namespace plexus {
@@ -49,6 +52,8 @@ namespace {
 constexpr std::uint32_t kDim = 16;
 constexpr std::size_t kDraws = 100000;
 constexpr double kZipfExponent = 1.05;
+// Batches before one that counts.
+constexpr std::uint64_t kUncounted = 4;
 // Of grow: keys of a step.  A pause is what one step takes beyond what its keys do.
 constexpr std::size_t kStepKeys = 256;
 
@@ -93,9 +98,11 @@ std::vector<Key> KeysOf(const std::vector<std::uint32_t>& rows) {
 // The rate of work(batch) for a batch of its own; `make` makes it of DistinctRows.
 template <typename Make, typename Work>
 double RateInTurn(Draw draw, std::uint64_t turn, const Make& make, const Work& work) {
-  const auto first = make(DistinctRows(draw, 2 * turn));
-  const auto timed = make(DistinctRows(draw, 2 * turn + 1));
-  work(first);
+  const std::uint64_t first = (kUncounted + 1) * turn;
+  for (std::uint64_t batch = first; batch < first + kUncounted; ++batch) {
+    work(make(DistinctRows(draw, batch)));
+  }
+  const auto timed = make(DistinctRows(draw, first + kUncounted));
   return RateOf(timed.size(), [&] { work(timed); });
 }
 
@@ -285,6 +292,7 @@ TableSpec Spec(OptimizerKind kind) {
   spec.name = "bench";
   spec.dim = kDim;
   spec.optimizer.kind = kind;
+  spec.keep_counts = false;
   return spec;
 }
 
@@ -303,8 +311,8 @@ void Step(std::uint64_t version, const GradientPart& part, Table* table) {
 }
 
 // All rows, made by steps.
-std::unique_ptr<Table> FilledTable(OptimizerKind kind, std::uint64_t rows) {
-  std::unique_ptr<Table> table = MakeTable(Spec(kind), 1);
+std::unique_ptr<Table> FilledTable(const TableSpec& spec, std::uint64_t rows) {
+  std::unique_ptr<Table> table = MakeTable(spec, 1);
   const Gradients gradients;
   std::vector<Key> keys;
   for (std::uint64_t row = 0; row < rows;) {
@@ -317,7 +325,16 @@ std::unique_ptr<Table> FilledTable(OptimizerKind kind, std::uint64_t rows) {
   return table;
 }
 
-void MeasurePull(Report* report) {
+// Where the kernel, and a hypervisor below it, put a table's memory makes it up to twice as fast or
+// slow, for as long as it lives; so everything is made anew so many times.
+constexpr std::uint32_t kPlacements = 3;
+
+// Rates of batches, in turn, by how their keys are drawn.
+struct Series {
+  std::vector<double> limits, ours, others;
+};
+
+void MeasurePullOnce(Series* uniform, Series* zipf) {
   const std::uint64_t rows = Rows();
   MappedMemory floats(rows * kDim * sizeof(float));
   HandWrittenIndex<float*> limit(rows);
@@ -326,36 +343,42 @@ void MeasurePull(Report* report) {
     std::fill_n(values, kDim, 1.0f);
     limit.Put(KeyOfRow(row), values);
   }
-  const std::unique_ptr<Table> table = FilledTable(OptimizerKind::kAdagrad, rows);
+  const std::unique_ptr<Table> table = FilledTable(Spec(OptimizerKind::kAdagrad), rows);
   // The same loop on the table's own rows: what is left is the table's doing, not its memory's.
   HandWrittenIndex<float*> same_rows(rows);
   table->ForEachRow(
       [&](const RowView& row) { same_rows.Put(row.key, const_cast<float*>(row.floats().data())); });
   std::vector<float> values(kDraws * kDim);
-  for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
-    std::vector<double> limits, same, ours;
-    std::uint64_t turn = 0;
+  for (Series* series : {uniform, zipf}) {
+    const Draw draw = series == uniform ? Draw::kUniform : Draw::kZipf;
+    std::uint64_t turn = series->ours.size() * 3;
     for (std::uint32_t round = 0; round < Rounds(); ++round) {
-      limits.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+      series->limits.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
         HandWrittenPull(limit, keys, values.data());
       }));
-      ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+      series->ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
         table->Pull(keys, values.data());
       }));
-      same.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+      series->others.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
         HandWrittenPull(same_rows, keys, values.data());
       }));
     }
-    const std::string name = draw == Draw::kUniform ? "pull" : "pull_zipf";
-    report->Rate(name, limits, ours, 0.75);
-    report->Rate(name + "_limit_on_same_rows", limits, same, 0);
   }
-  report->AtMost("bytes_per_row",
-                 static_cast<double>(table->memory_bytes()) / static_cast<double>(rows), "bytes",
-                 0);
 }
 
-void MeasurePush(Report* report) {
+void MeasurePull(Report* report) {
+  Series uniform, zipf;
+  for (std::uint32_t placement = 0; placement < kPlacements; ++placement) {
+    MeasurePullOnce(&uniform, &zipf);
+  }
+  report->Rate("pull", uniform.limits, uniform.ours, 0.75);
+  report->Rate("pull_limit_on_same_rows", uniform.limits, uniform.others, 0);
+  report->Rate("pull_zipf", zipf.limits, zipf.ours, 0.75);
+  report->Rate("pull_zipf_limit_on_same_rows", zipf.limits, zipf.others, 0);
+}
+
+// `others`: the hand-written loop that finds its rows.
+void MeasurePushOnce(const TableSpec& spec, Series* uniform, Series* zipf) {
   const std::uint64_t rows = Rows();
   MappedMemory memory(rows * 2 * kDim * sizeof(float));
   float* floats = reinterpret_cast<float*>(memory.data());
@@ -365,49 +388,59 @@ void MeasurePush(Report* report) {
     index.Put(KeyOfRow(row), floats + row * 2 * kDim);
   }
   const Gradients gradients;
-  const struct {
-    OptimizerKind kind;
-    const char* name;
-    double target;
-  } kinds[] = {{OptimizerKind::kAdagrad, "push_adagrad", 0.6},
-               {OptimizerKind::kRowWiseAdagrad, "push_row_wise_adagrad", 0},
-               {OptimizerKind::kAdam, "push_adam", 0}};
-  for (const auto& [kind, kind_name, target] : kinds) {
-    const std::unique_ptr<Table> table = FilledTable(kind, rows);
-    std::uint64_t version = 2;
-    for (const Draw draw : {Draw::kUniform, Draw::kZipf}) {
-      std::vector<double> limits, with_find, ours;
-      const float* g = gradients.floats.data();
-      std::uint64_t turn = 0;
-      for (std::uint32_t round = 0; round < Rounds(); ++round) {
-        limits.push_back(RateInTurn(
-            draw, turn++, std::identity(),
-            [&](const std::vector<std::uint32_t>& drawn) { HandWrittenUpdate(floats, drawn, g); }));
-        ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
-          Step(version++, gradients.Part(keys), table.get());
-        }));
-        with_find.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
-          HandWrittenPush(index, keys, g);
-        }));
-      }
-      const bool uniform = draw == Draw::kUniform;
-      const std::string name = std::string(kind_name) + (uniform ? "" : "_zipf");
-      report->Rate(name, limits, ours, uniform ? target : 0);
-      if (kind == OptimizerKind::kAdagrad) {
-        report->Rate(name + "_limit_with_find", limits, with_find, 0);
-      }
+  const float* g = gradients.floats.data();
+  const std::unique_ptr<Table> table = FilledTable(spec, rows);
+  std::uint64_t version = 2;
+  for (Series* series : {uniform, zipf}) {
+    const Draw draw = series == uniform ? Draw::kUniform : Draw::kZipf;
+    std::uint64_t turn = series->ours.size() * 3;
+    for (std::uint32_t round = 0; round < Rounds(); ++round) {
+      series->limits.push_back(RateInTurn(
+          draw, turn++, std::identity(),
+          [&](const std::vector<std::uint32_t>& drawn) { HandWrittenUpdate(floats, drawn, g); }));
+      series->ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+        Step(version++, gradients.Part(keys), table.get());
+      }));
+      series->others.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+        HandWrittenPush(index, keys, g);
+      }));
     }
   }
 }
 
-void MeasureGrow(Report* report) {
-  const std::uint64_t rows = GrowRows();
-  const std::unique_ptr<Table> table = MakeTable(Spec(OptimizerKind::kAdagrad), 1);
+void MeasurePush(Report* report) {
+  const struct {
+    OptimizerKind kind;
+    bool counts;
+    const char* name;
+    double target;
+  } kinds[] = {{OptimizerKind::kAdagrad, false, "push_adagrad", 0.6},
+               {OptimizerKind::kAdagrad, true, "push_adagrad_counts", 0},
+               {OptimizerKind::kRowWiseAdagrad, false, "push_row_wise_adagrad", 0},
+               {OptimizerKind::kAdam, false, "push_adam", 0}};
+  for (const auto& [kind, counts, kind_name, target] : kinds) {
+    TableSpec spec = Spec(kind);
+    spec.keep_counts = counts;
+    Series uniform, zipf;
+    for (std::uint32_t placement = 0; placement < kPlacements; ++placement) {
+      MeasurePushOnce(spec, &uniform, &zipf);
+    }
+    const std::string name = kind_name;
+    report->Rate(name, uniform.limits, uniform.ours, target);
+    report->Rate(name + "_zipf", zipf.limits, zipf.ours, 0);
+    if (target > 0) {
+      report->Rate(name + "_limit_with_find", uniform.limits, uniform.others, 0);
+      report->Rate(name + "_zipf_limit_with_find", zipf.limits, zipf.others, 0);
+    }
+  }
+}
+
+// From empty to `rows` rows, by steps of kStepKeys.
+void Grow(const TableSpec& spec, std::uint64_t rows, Stretches* steps, BytesARow* bytes) {
+  const std::unique_ptr<Table> table = MakeTable(spec, 1);
   const std::uint32_t record_bytes = table->layout().record_bytes();
   const Gradients gradients;
   GivenMemory given(rows * (record_bytes + 40));
-  Stretches steps;
-  BytesARow bytes;
   std::vector<Key> keys(kStepKeys);
   std::uint64_t next_sample = kSampledFrom;
   std::uint64_t version = 1;
@@ -418,20 +451,46 @@ void MeasureGrow(Report* report) {
     if (row % 8192 == 0) {
       given.Free();
     }
-    steps.Time([&] { Step(version++, gradients.Part(keys), table.get()); });
+    steps->Time([&] { Step(version++, gradients.Part(keys), table.get()); });
     if (row >= next_sample) {
-      bytes.Add(static_cast<double>(table->memory_bytes()) /
-                    static_cast<double>(table->row_count()) -
-                record_bytes);
+      bytes->Add(static_cast<double>(table->memory_bytes()) /
+                     static_cast<double>(table->row_count()) -
+                 record_bytes);
       next_sample += next_sample / 50;
     }
   }
-  report->AtLeast("grow_million_rows_per_second",
-                  static_cast<double>(table->row_count()) / steps.seconds() / 1e6, "million rows/s",
-                  10);
-  steps.Tell("grow", report);
-  report->AtMost("grow_bytes_mean", bytes.mean(), "bytes a row beside its record", 24);
-  report->AtMost("grow_bytes_worst", bytes.worst, "bytes a row beside its record", 32);
+}
+
+void MeasureGrow(Report* report) {
+  TableSpec counts = Spec(OptimizerKind::kAdagrad);
+  counts.keep_counts = true;
+  TableSpec bf16 = Spec(OptimizerKind::kAdagrad);
+  bf16.precision = Precision::kBf16;
+  TableSpec int8 = Spec(OptimizerKind::kAdagrad);
+  int8.precision = Precision::kInt8;
+  const struct {
+    const TableSpec spec;
+    const char* name;
+    bool judged;
+  } tables[] = {{Spec(OptimizerKind::kAdagrad), "grow", true},
+                {counts, "grow_counts", false},
+                {bf16, "grow_bf16", false},
+                {int8, "grow_int8", false}};
+  for (const auto& [spec, table_name, judged] : tables) {
+    const std::string name = table_name;
+    Stretches steps;
+    BytesARow bytes;
+    Grow(spec, GrowRows(), &steps, &bytes);
+    report->AtLeast(name + "_million_rows_per_second",
+                    static_cast<double>(GrowRows()) / steps.seconds() / 1e6, "million rows/s",
+                    judged ? 10 : 0);
+    if (judged) {
+      steps.Tell(name, report);
+    }
+    report->AtMost(name + "_record_bytes", MakeTable(spec, 1)->layout().record_bytes(), "bytes", 0);
+    report->AtMost(name + "_bytes_mean", bytes.mean(), "bytes a row beside its record", 24);
+    report->AtMost(name + "_bytes_worst", bytes.worst, "bytes a row beside its record", 32);
+  }
 }
 
 int Run() {

@@ -33,25 +33,28 @@ std::byte* Map(std::size_t bytes, std::size_t alignment, int protection) {
   return mapped + head;
 }
 
-}  // namespace
-
-std::size_t MappedMemory::RoundUp(std::size_t bytes, std::size_t huge_from) {
-  const std::size_t unit = PageBytesOf(bytes, huge_from);
-  return (bytes + unit - 1) / unit * unit;
+std::size_t AlignmentOf(std::size_t bytes) {
+  return bytes < kHugeBytesMin ? kPageBytes : kHugePageBytes;
 }
 
 // A wish: small pages do as well, only slower.
-void MappedMemory::AskForHugePages() {
-  if (page_bytes() == kHugePageBytes) {
-    madvise(data_, bytes_, MADV_HUGEPAGE);
+void AskForHugePages(std::byte* data, std::size_t bytes) {
+  if (bytes >= kHugeBytesMin) {
+    madvise(data, bytes, MADV_HUGEPAGE);
   }
 }
 
-MappedMemory::MappedMemory(std::size_t bytes, std::size_t huge_from)
-    : bytes_(RoundUp(bytes, huge_from)), huge_from_(huge_from) {
+}  // namespace
+
+std::size_t MappedMemory::RoundUp(std::size_t bytes) {
+  const std::size_t unit = AlignmentOf(bytes);
+  return (bytes + unit - 1) / unit * unit;
+}
+
+MappedMemory::MappedMemory(std::size_t bytes) : bytes_(RoundUp(bytes)) {
   CHECK_GT(bytes, 0u);
-  data_ = Map(bytes_, page_bytes(), PROT_READ | PROT_WRITE);
-  AskForHugePages();
+  data_ = Map(bytes_, AlignmentOf(bytes_), PROT_READ | PROT_WRITE);
+  AskForHugePages(data_, bytes_);
 }
 
 MappedMemory::~MappedMemory() {
@@ -61,24 +64,21 @@ MappedMemory::~MappedMemory() {
 }
 
 MappedMemory::MappedMemory(MappedMemory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      bytes_(std::exchange(other.bytes_, 0)),
-      huge_from_(other.huge_from_) {}
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
 MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
-  std::swap(huge_from_, other.huge_from_);
   return *this;
 }
 
 void MappedMemory::Resize(std::size_t bytes) {
   CHECK_GT(bytes, 0u);
   if (data_ == nullptr) {
-    *this = MappedMemory(bytes, huge_from_);
+    *this = MappedMemory(bytes);
     return;
   }
-  const std::size_t rounded = RoundUp(bytes, huge_from_);
+  const std::size_t rounded = RoundUp(bytes);
   if (rounded <= bytes_) {
     if (rounded < bytes_) {
       PCHECK(munmap(data_ + rounded, bytes_ - rounded) == 0);
@@ -86,7 +86,7 @@ void MappedMemory::Resize(std::size_t bytes) {
     bytes_ = rounded;
     return;
   }
-  const std::size_t alignment = PageBytesOf(rounded, huge_from_);
+  const std::size_t alignment = AlignmentOf(rounded);
   void* grown = MAP_FAILED;
   if (reinterpret_cast<std::uintptr_t>(data_) % alignment == 0) {
     grown = mremap(data_, bytes_, rounded, 0);  // Succeeds if the addresses behind are free.
@@ -99,7 +99,7 @@ void MappedMemory::Resize(std::size_t bytes) {
   }
   data_ = static_cast<std::byte*>(grown);
   bytes_ = rounded;
-  AskForHugePages();
+  AskForHugePages(data_, bytes_);
 }
 
 void MappedMemory::GiveBack(std::size_t offset, std::size_t bytes) {

@@ -2,8 +2,8 @@
 // pages where it is large enough to need them.
 //
 // Below kHugeBytesMin memory comes in pages of 4 KiB: a huge page commits 2 MiB at once, which is
-// much beside so little, and what huge pages win there is a twentieth of the time of random reads.
-// From there on it is aligned to huge pages and a multiple of them, and asks for them.
+// much beside so little, and the processor knows so few small pages by heart.  From there on it is
+// aligned to huge pages and a multiple of them, and asks for them.
 //
 // Thread safety: none; a move-only value.
 #pragma once
@@ -16,14 +16,13 @@ namespace plexus {
 
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
-inline constexpr std::size_t kHugeBytesMin = std::size_t{32} << 20;
+inline constexpr std::size_t kHugeBytesMin = std::size_t{8} << 20;
 
 class MappedMemory {
  public:
   MappedMemory() = default;
-  // `bytes` rounded up; huge pages if there are `huge_from` of them or more.  The process ends if
-  // the address space is exhausted.  REQUIRES: bytes > 0.
-  explicit MappedMemory(std::size_t bytes, std::size_t huge_from = kHugeBytesMin);
+  // `bytes` rounded up.  The process ends if the address space is exhausted.  REQUIRES: bytes > 0.
+  explicit MappedMemory(std::size_t bytes);
   ~MappedMemory();
   MappedMemory(MappedMemory&& other) noexcept;
   MappedMemory& operator=(MappedMemory&& other) noexcept;
@@ -32,9 +31,9 @@ class MappedMemory {
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
   // What is committed at once where it is first touched: kPageBytes or kHugePageBytes.
-  std::size_t page_bytes() const { return PageBytesOf(bytes_, huge_from_); }
-  // bytes() of a MappedMemory(bytes, huge_from).
-  static std::size_t RoundUp(std::size_t bytes, std::size_t huge_from = kHugeBytesMin);
+  std::size_t page_bytes() const { return bytes_ < kHugeBytesMin ? kPageBytes : kHugePageBytes; }
+  // bytes() of a MappedMemory(bytes).
+  static std::size_t RoundUp(std::size_t bytes);
 
   // Keeps the contents of what remains; what is added is zeros, what is cut off goes back to the
   // kernel.  Copies nothing (mremap), but data() may be another.  REQUIRES: bytes > 0.
@@ -45,14 +44,8 @@ class MappedMemory {
   void GiveBack(std::size_t offset, std::size_t bytes);
 
  private:
-  static std::size_t PageBytesOf(std::size_t bytes, std::size_t huge_from) {
-    return bytes < huge_from ? kPageBytes : kHugePageBytes;
-  }
-  void AskForHugePages();
-
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
-  std::size_t huge_from_ = kHugeBytesMin;
 };
 
 // Does the kernel give this process the huge pages that MappedMemory asks for?  If not, *why says

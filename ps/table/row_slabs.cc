@@ -5,10 +5,6 @@
 namespace plexus {
 namespace {
 
-// A huge page more is little beside a slab of so many small records.
-constexpr std::size_t kSmallRecordBytes = 8;
-constexpr std::size_t kSmallHugeFrom = std::size_t{4} << 20;
-
 std::uint32_t FirstBits(std::size_t record_bytes) {
   return std::bit_width(std::max<std::size_t>(kPageBytes / record_bytes, 1)) - 1;
 }
@@ -26,8 +22,7 @@ void RowSlabs::MapSlab(std::uint32_t index) {
   Slab& slab = slabs_[index];
   const std::uint64_t first = FirstHandle(index);
   const std::uint64_t records = index == 0 ? std::uint64_t{1} << first_bits_ : first;
-  slab.memory = MappedMemory(records * record_bytes_,
-                             record_bytes_ <= kSmallRecordBytes ? kSmallHugeFrom : kHugeBytesMin);
+  slab.memory = MappedMemory(records * record_bytes_);
   const std::size_t page_bytes = slab.memory.page_bytes();
   slab.pages.assign((slab.memory.bytes() + page_bytes - 1) / page_bytes, false);
   bases_[index] = reinterpret_cast<std::uintptr_t>(slab.memory.data()) - first * record_bytes_;

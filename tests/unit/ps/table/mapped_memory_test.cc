@@ -46,10 +46,10 @@ TEST(MappedMemoryTest, RoundsUpToPagesAndToHugePages) {
   EXPECT_EQ(MappedMemory(1).bytes(), 4096u);
   EXPECT_EQ(MappedMemory(4097).bytes(), 8192u);
   EXPECT_EQ(MappedMemory(2 * kMiB + 1).bytes(), 2 * kMiB + 4096);
-  EXPECT_EQ(MappedMemory(32 * kMiB).bytes(), 32 * kMiB);
-  EXPECT_EQ(MappedMemory(32 * kMiB + 1).bytes(), 34 * kMiB);
-  EXPECT_EQ(MappedMemory(32 * kMiB).page_bytes(), kHugePageBytes);
-  EXPECT_EQ(MappedMemory(32 * kMiB - 4096).page_bytes(), kPageBytes);
+  EXPECT_EQ(MappedMemory(8 * kMiB).bytes(), 8 * kMiB);
+  EXPECT_EQ(MappedMemory(8 * kMiB + 1).bytes(), 10 * kMiB);
+  EXPECT_EQ(MappedMemory(8 * kMiB).page_bytes(), kHugePageBytes);
+  EXPECT_EQ(MappedMemory(8 * kMiB - 4096).page_bytes(), kPageBytes);
 }
 
 TEST(MappedMemoryTest, CommitsWhatIsTouched) {
@@ -63,8 +63,8 @@ TEST(MappedMemoryTest, KeepsItsContentsThroughEverySize) {
   MappedMemory memory(kPageBytes);
   Fill(&memory, 0, memory.bytes());
   // Small and large, aligned or not before, up and down.
-  const std::size_t sizes[] = {2 * kPageBytes, kMiB,      3 * kMiB,  33 * kMiB,  60 * kMiB,
-                               36 * kMiB,      37 * kMiB, 15 * kMiB, kPageBytes, 49 * kMiB};
+  const std::size_t sizes[] = {2 * kPageBytes, kMiB,      3 * kMiB, 9 * kMiB,   60 * kMiB,
+                               12 * kMiB,      13 * kMiB, 5 * kMiB, kPageBytes, 49 * kMiB};
   for (const std::size_t size : sizes) {
     const std::size_t before = memory.bytes();
     memory.Resize(size);
