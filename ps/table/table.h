@@ -144,7 +144,7 @@ class Table {
   // Takes rows back; those that are not on disk any more (evicted, or back already) are passed
   // over.  Returns how many are on disk still, since these records are not of their last update.
   virtual std::uint64_t Thaw(const ColdBatch&) { return 0; }
-  // Keys whose rows were evicted while they were on disk.
+  // Keys whose rows were evicted while they, or an outdated copy of them, were on disk.
   virtual std::vector<Key> TakeForgotten() { return {}; }
   // A row of the scan of the cold store, as ForEachRow would give it; false: stale.
   virtual bool ViewCold(Key, const std::byte*, RowView*) const { return false; }
