@@ -186,7 +186,7 @@ void Shard::MakeRoom(std::uint64_t coming) {
   MemoryUse use = memory_use();
   bool spillable = CanSpill();
   // Rows that something waits for must not leave again before it has had them.
-  const bool wait = !waiting_pulls_.empty() || waiting_commit_.has_value();
+  const bool wait = waiting_for_rows() > 0;
   std::uint64_t bytes = wait ? 0 : governor_.BytesToSpill(use, coming);
   if (options_.spill_always && !wait) {
     bytes = std::max(bytes, kSpillBatchBytes);
