@@ -257,11 +257,11 @@ void MakeColdRow(ShardDriver* driver, Disk* disk) {
 // One event applies two pushes: the first one's version evicts row 5, which lies on disk and is
 // asked for; the second makes it anew, and it is spilled again.
 TEST(ShardColdTest, ARowEvictedAndMadeAnewInOneEventIsOnDisk) {
-  ShardDriver driver(Plan({"train.staleness=-1", "tables.embedding.eviction.unseen_versions=1",
-                           "tables.embedding.eviction.sweep_versions=1",
-                           "tables.linear.eviction.unseen_versions=1",
-                           "tables.linear.eviction.sweep_versions=1"}),
-                     0, true);
+  ShardDriver driver(
+      Plan({"train.staleness=-1", "tables.embedding.eviction.unseen_versions=1",
+            "tables.embedding.eviction.sweep_versions=1",
+            "tables.linear.eviction.unseen_versions=1", "tables.linear.eviction.sweep_versions=1"}),
+      0, true);
   Disk disk(&driver.shard());
   driver.Start();
   const auto push = [&](std::uint32_t rank, std::uint64_t step, std::vector<Key> keys) {
