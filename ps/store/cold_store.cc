@@ -29,6 +29,13 @@ constexpr std::size_t kPieceKeys = 1024;
 
 bool ByHash(Key a, Key b) { return Mix64(a) < Mix64(b); }
 
+// Everything searches in them: a key out of order would be a row lost.
+void CheckOrder(const std::vector<Key>& keys) {
+  CHECK(std::adjacent_find(keys.begin(), keys.end(), [](Key a, Key b) { return !ByHash(a, b); }) ==
+        keys.end())
+      << "keys are not ascending by Mix64";
+}
+
 // A batch, or forgotten keys, not yet in files.
 struct Pending {
   ColdRun run;
@@ -78,6 +85,7 @@ class RocksColdStore final : public ColdStore {
   void Write(ColdBatch batch) override {
     CHECK_EQ(batch.records.size(), batch.keys.size() * tables_[batch.table].record_bytes);
     CHECK_EQ(batch.record_bytes, tables_[batch.table].record_bytes);
+    CheckOrder(batch.keys);
     {
       const std::lock_guard lock(mutex_);
       for (ColdEvent& event : events_) {
@@ -93,6 +101,7 @@ class RocksColdStore final : public ColdStore {
   }
 
   void Forget(ColdKeys keys) override {
+    CheckOrder(keys.keys);
     const std::uint32_t table = keys.table;
     ColdBatch run;
     run.table = table;
@@ -113,6 +122,7 @@ class RocksColdStore final : public ColdStore {
   }
 
   void Read(ColdKeys keys) override {
+    CheckOrder(keys.keys);
     auto reading = std::make_shared<Reading>();
     reading->batch.table = keys.table;
     reading->batch.record_bytes = tables_[keys.table].record_bytes;
