@@ -69,7 +69,7 @@ bool Shard::CommitMustWait(const proto::Commit& commit) {
   if (no_more_room_for_ == commit.step()) {
     return false;
   }
-  const std::uint64_t coming = absent * state_.row_bytes_max();
+  const std::uint64_t coming = absent == 0 ? 0 : state_.bytes_of_new_rows(absent);
   MakeRoom(coming);
   if (spills_under_way_ > 0 && !governor_.Fits(memory_use(), coming)) {
     return true;  // Until rows that are on their way are on disk.
@@ -204,7 +204,7 @@ void Shard::MakeRoom(std::uint64_t coming) {
     }
   }
   use = memory_use();
-  while (governor_.ShouldRelease(use) && state_.Compact(true)) {
+  while (governor_.ShouldRelease(use, coming) && state_.Compact(true)) {
     use = memory_use();
   }
   SetEmergency(governor_.IsEmergency(use, emergency_, spillable || spills_under_way_ > 0), use);

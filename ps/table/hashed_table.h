@@ -50,6 +50,9 @@ class HashedTable final : public Table {
   std::uint64_t cold_count() const override { return index_.row_count() - handles_.live(); }
   TableMemory memory() const override;
   IndexShape index_shape() const override;
+  std::uint64_t index_growth_bytes(std::uint64_t rows) const override {
+    return index_.growth_bytes(rows);
+  }
 
   std::uint32_t cold_record_bytes() const override { return cold_record_bytes_; }
   std::uint64_t FindCold(std::span<const Key> keys, std::vector<Key>* cold) const override;

@@ -130,6 +130,8 @@ class Table {
   virtual TableMemory memory() const = 0;
   std::uint64_t memory_bytes() const { return memory().total(); }
   virtual IndexShape index_shape() const { return {}; }
+  // Bytes by which the index grows if so many rows are made.
+  virtual std::uint64_t index_growth_bytes(std::uint64_t) const { return 0; }
   const TableCounters& counters() const { return counters_; }
 
   // Rows on disk.  REQUIRES: spec().spills.
