@@ -291,20 +291,20 @@ class Bench {
         woken_.wait(lock, [this] { return wakes_ > 0; });
         wakes_ = 0;
       }
-      for (const ColdEvent& event : store_->TakeEvents()) {
-        CHECK(event.status.ok()) << event.status.ToString();
-        if (event.kind == ColdEvent::Kind::kWritten) {
+      while (const std::optional<ColdEvent> event = store_->TakeEvent()) {
+        CHECK(event->status.ok()) << event->status.ToString();
+        if (event->kind == ColdEvent::Kind::kWritten) {
           --writes_;
           continue;
         }
         --reads_;
-        for (std::size_t i = 0; i < event.batch.keys.size(); ++i) {
-          const std::byte* record = event.batch.records.data() + i * FLAGS_record_bytes;
+        for (std::size_t i = 0; i < event->batch.keys.size(); ++i) {
+          const std::byte* record = event->batch.records.data() + i * FLAGS_record_bytes;
           std::uint32_t row = 0;
           std::uint32_t generation = 0;
           std::memcpy(&row, record, 4);
           std::memcpy(&generation, record + 4, 4);
-          CHECK_EQ(event.batch.keys[i], KeyOf(row));
+          CHECK_EQ(event->batch.keys[i], KeyOf(row));
           CHECK_LE(generation, generation_[row]);
           CHECK(reading_while_writing_ || generation == generation_[row]) << "a stale row";
         }

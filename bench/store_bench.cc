@@ -502,9 +502,8 @@ int Run() {
                  {"pull", MeasurePull},
                  {"push", MeasurePush},
                  {"grow", MeasureGrow}};
-  std::string why;
-  if (!HugePagesAvailable(&why)) {
-    std::printf("no huge pages: %s\n", why.c_str());
+  if (const HugePages pages = LookForHugePages(); !pages.available) {
+    std::printf("no huge pages: %s\n", pages.why.c_str());
   }
   std::printf("%-34s %s\n", "", "median (least..most)   ratio to the limit (least..most)");
   Report report;

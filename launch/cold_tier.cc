@@ -1,6 +1,7 @@
 #include "launch/cold_tier.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,39 +45,40 @@ StatusOr<std::unique_ptr<ColdTier>> ColdTier::Open(const JobPlan& plan, const Sh
 
 void ColdTier::Exchange(Shard& shard, Millis now) {
   HandOver(shard);
-  // What the shard wants after some events reaches the store before the next ones are taken.
-  for (std::vector<ColdEvent> events = store_->TakeEvents(); !events.empty();
-       events = store_->TakeEvents()) {
-    for (const ColdEvent& event : events) {
-      switch (event.kind) {
-        case ColdEvent::Kind::kRead:
-          shard.OnColdRows(event.batch, now);
-          break;
-        case ColdEvent::Kind::kReadFailed:
-          shard.OnColdReadFailed(event.keys, event.status);
-          break;
-        case ColdEvent::Kind::kWritten:
-          shard.OnSpilled(event.bytes);
-          break;
-        case ColdEvent::Kind::kWriteFailed:
-          shard.OnSpillFailed(event.batch, event.bytes, event.status);
-          break;
-      }
+  // What the shard wants after an event reaches the store before the next one is taken.
+  while (const std::optional<ColdEvent> event = store_->TakeEvent()) {
+    switch (event->kind) {
+      case ColdEvent::Kind::kRead:
+        shard.OnColdRows(event->batch, now);
+        break;
+      case ColdEvent::Kind::kReadFailed:
+        shard.OnColdReadFailed(event->keys, event->status);
+        break;
+      case ColdEvent::Kind::kWritten:
+        shard.OnSpilled(event->bytes);
+        break;
+      case ColdEvent::Kind::kWriteFailed:
+        shard.OnSpillFailed(event->batch, event->bytes, event->status);
+        break;
     }
     HandOver(shard);
   }
 }
 
-// Spills before reads: a read finds what was spilled before it.
 void ColdTier::HandOver(Shard& shard) {
-  for (ColdBatch& batch : shard.TakeSpills()) {
-    store_->Write(std::move(batch));
+  for (ColdRequest& request : shard.TakeColdRequests()) {
+    switch (request.kind) {
+      case ColdRequest::Kind::kSpill:
+        store_->Write(std::move(request.rows));
+        break;
+      case ColdRequest::Kind::kRead:
+        store_->Read(std::move(request.keys));
+        break;
+      case ColdRequest::Kind::kForget:
+        store_->Forget(std::move(request.keys));
+        break;
+    }
   }
-  for (ColdKeys& keys : shard.TakeColdReads()) {
-    store_->Read(std::move(keys));
-  }
-  // Their copies stay until they are overwritten.
-  (void)shard.TakeForgotten();
 }
 
 ColdScan ColdTier::scan() {

@@ -14,6 +14,7 @@
 #include "launch/status_board.h"
 #include "ps/shard.h"
 #include "ps/store/model_file.h"
+#include "ps/table/mapped_memory.h"
 
 namespace plexus {
 namespace {
@@ -85,11 +86,14 @@ void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions&
   shard->OnSaved(std::move(saved), digest);
 }
 
-ShardOptions OptionsOf(const JobPlan& plan, const NodeOptions& options,
-                       const std::string& data_address, const std::string& http_address) {
+ShardOptions OptionsOf(const JobPlan& plan, const NodeOptions& options, const ZmqEndpoint& endpoint,
+                       const std::string& http_address) {
   ShardOptions shard;
   shard.shard = options.index;
-  shard.registration = MakeRegistration(plan, proto::SERVER, options, data_address, http_address);
+  shard.registration = MakeRegistration(
+      plan, proto::SERVER, options,
+      options.advertise_address.empty() ? endpoint.bound_address() : options.advertise_address,
+      http_address);
   shard.heartbeat_ms = kHeartbeatMillis;
   shard.resend_ms = kResendMillis;
   return shard;
@@ -133,6 +137,16 @@ Status CheckScheduler(const NodeOptions& options, const NetContext& context,
                            (silence_max == kFirstWordMillis ? KeysHint(context) : ": it is lost"));
 }
 
+// Once a process, whatever number of servers it has.
+void WarnWithoutHugePages(const NodeOptions& options) {
+  if (const HugePages pages = LookForHugePages(); !pages.available) {
+    LOG_FIRST_N(WARNING, 1) << "server " << options.index << ": no huge pages: " << pages.why
+                            << ". Tables are correct without, but random rows take about twice "
+                               "the time. What helps: "
+                            << pages.remedy;
+  }
+}
+
 int GiveUp(const NodeOptions& options, const Status& why, int exit_code) {
   LOG(ERROR) << "server " << options.index << ": " << why.message();
   return exit_code;
@@ -171,6 +185,7 @@ void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, ZmqE
 int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
                   const NodeOptions& options) {
   pthread_setname_np(pthread_self(), ("shard-" + std::to_string(options.index)).c_str());
+  WarnWithoutHugePages(options);
   ZmqEndpoint endpoint(context, PlexusFrameGuard());
   if (Status status = Open(options, endpoint); !status.ok()) {
     return GiveUp(options, status, 1);
@@ -181,10 +196,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     return GiveUp(options, board.status(), 1);
   }
   ServerMetrics metrics(options.index);
-  const ShardOptions shard_options = OptionsOf(
-      *plan, options,
-      options.advertise_address.empty() ? endpoint.bound_address() : options.advertise_address,
-      (*board)->address());
+  const ShardOptions shard_options = OptionsOf(*plan, options, endpoint, (*board)->address());
   Shard shard(plan, shard_options);
   StatusOr<std::unique_ptr<ColdTier>> cold =
       ColdTier::Open(*plan, shard, options, [&endpoint] { endpoint.Wake(); });

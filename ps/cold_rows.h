@@ -23,10 +23,20 @@ struct ColdBatch {
   std::uint64_t bytes() const { return records.size() + keys.size() * sizeof(Key); }
 };
 
-// Rows that a shard needs.
+// Rows that a shard needs, or those that it will never ask for again.
 struct ColdKeys {
   std::uint32_t table = 0;
   std::vector<Key> keys;  // Ascending by Mix64, unique.
+};
+
+// What a shard wants of the disk.  Requests that name the same key hold in the order in which the
+// shard made them: a row that is forgotten, made anew and spilled is there, one that is spilled and
+// forgotten is not.
+struct ColdRequest {
+  enum class Kind { kSpill, kRead, kForget };
+  Kind kind = Kind::kRead;
+  ColdBatch rows;  // kSpill.
+  ColdKeys keys;   // kRead, kForget.
 };
 
 }  // namespace plexus

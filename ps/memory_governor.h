@@ -49,9 +49,9 @@ class MemoryGovernor {
   bool Fits(const MemoryUse& use, std::uint64_t coming) const {
     return use.used() + coming <= Share(kFullShare);
   }
-  // Free records should go back to the kernel.
-  bool ShouldRelease(const MemoryUse& use) const {
-    return limit_ != 0 && use.resident() > Share(kReleaseShare) && use.free > limit_ / 32;
+  // Free records should go back to the kernel, if `coming` bytes more are about to be made.
+  bool ShouldRelease(const MemoryUse& use, std::uint64_t coming) const {
+    return limit_ != 0 && use.resident() + coming > Share(kReleaseShare) && use.free > limit_ / 32;
   }
   // Whether it is an emergency now, given whether it was one and whether rows can still go to disk.
   bool IsEmergency(const MemoryUse& use, bool was, bool can_spill) const {

@@ -246,6 +246,7 @@ void Shard::ApplyAtOnce(const FrameHeader& header, const Bytes&, const PushBody&
   const PushBody* part = &body;
   state_.ApplyStep(version_, {&part, 1}, RateFactor(plan_->job.train().schedule(), version_ + 1),
                    1.0f);
+  ForgetEvicted();
   ++counters_.push_applied;
   applied.last = applied.last || (header.flags & kFlagLast) != 0;
   applied.exhausted = applied.exhausted || (header.flags & kFlagExhausted) != 0;
@@ -443,6 +444,7 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
       parts.push_back(&part.body);
     }
     state_.ApplyStep(commit.step(), parts, commit.rate_factor(), commit.dense_scale());
+    ForgetEvicted();
     repeated_.clear();
     pending_.erase(at);
     for (auto& served : served_) {

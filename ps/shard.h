@@ -80,13 +80,11 @@ class Shard {
   // process that is not this server's alone.
   void SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes, std::uint64_t rss_bytes);
 
-  // Rows on disk.  The runtime takes these after each call of OnMessage, OnTimer or those below,
-  // and answers each read by OnColdRows or OnColdReadFailed, each spill by OnSpilled or
-  // OnSpillFailed, in any order.  A read leaves out rows that were forgotten, or given back by
-  // OnSpillFailed, since it was taken.
-  std::vector<ColdKeys> TakeColdReads() { return std::exchange(cold_reads_, {}); }
-  std::vector<ColdBatch> TakeSpills() { return std::exchange(spills_, {}); }
-  std::vector<ColdKeys> TakeForgotten();
+  // Rows on disk.  The runtime takes the requests after each call of OnMessage, OnTimer or those
+  // below, and carries them out in their order.  It answers each read by OnColdRows or
+  // OnColdReadFailed, each spill by OnSpilled or OnSpillFailed, in any order.  A read leaves out
+  // rows that were forgotten, or given back by OnSpillFailed, since it was taken.
+  std::vector<ColdRequest> TakeColdRequests() { return std::exchange(cold_requests_, {}); }
   void OnColdRows(const ColdBatch& batch, Millis now);
   // The job fails: the rows are lost.
   void OnColdReadFailed(const ColdKeys& keys, const Status& status);
@@ -157,6 +155,8 @@ class Shard {
   // without a row to *absent, if that is not null.
   bool Need(std::span<const KeyBlock> groups, std::uint64_t* absent);
   void NeedRowsOf(const Bytes& pull_frame);
+  // Rows that were just evicted are not asked for any more.  After each call that evicts some.
+  void ForgetEvicted();
   bool NeedRowsOfParts(std::uint64_t step, std::uint64_t* absent);
   bool CommitMustWait(const proto::Commit& commit);
   void RetryWaiting(Millis now);
@@ -216,8 +216,7 @@ class Shard {
   // Rows on disk, and the memory limit.
   const MemoryGovernor governor_;
   std::map<std::uint32_t, std::unordered_set<Key>> asked_;  // By table: reads under way.
-  std::vector<ColdKeys> cold_reads_;
-  std::vector<ColdBatch> spills_;
+  std::vector<ColdRequest> cold_requests_;
   std::vector<Request> waiting_pulls_;
   std::vector<Request> waiting_pushes_;  // ASP.
   std::optional<proto::Commit> waiting_commit_;

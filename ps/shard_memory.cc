@@ -33,7 +33,7 @@ bool Shard::Need(std::span<const KeyBlock> groups, std::uint64_t* absent) {
     std::erase_if(keys.keys, [&asked](Key key) { return !asked.insert(key).second; });
     if (!keys.keys.empty()) {
       counters_.cold_rows_asked += keys.keys.size();
-      cold_reads_.push_back(std::move(keys));
+      cold_requests_.push_back({ColdRequest::Kind::kRead, {}, std::move(keys)});
     }
   }
   return any;
@@ -69,7 +69,7 @@ bool Shard::CommitMustWait(const proto::Commit& commit) {
   if (no_more_room_for_ == commit.step()) {
     return false;
   }
-  const std::uint64_t coming = absent * state_.row_bytes_max();
+  const std::uint64_t coming = absent == 0 ? 0 : state_.bytes_of_new_rows(absent);
   MakeRoom(coming);
   if (spills_under_way_ > 0 && !governor_.Fits(memory_use(), coming)) {
     return true;  // Until rows that are on their way are on disk.
@@ -82,15 +82,14 @@ bool Shard::CommitMustWait(const proto::Commit& commit) {
   return false;
 }
 
-std::vector<ColdKeys> Shard::TakeForgotten() {
-  std::vector<ColdKeys> forgotten = state_.TakeForgotten();
-  for (const ColdKeys& keys : forgotten) {
+void Shard::ForgetEvicted() {
+  for (ColdKeys& keys : state_.TakeForgotten()) {
     auto& asked = asked_[keys.table];
     for (const Key key : keys.keys) {
       asked.erase(key);
     }
+    cold_requests_.push_back({ColdRequest::Kind::kForget, {}, std::move(keys)});
   }
-  return forgotten;
 }
 
 void Shard::OnColdRows(const ColdBatch& batch, Millis now) {
@@ -187,7 +186,7 @@ void Shard::MakeRoom(std::uint64_t coming) {
   MemoryUse use = memory_use();
   bool spillable = CanSpill();
   // Rows that something waits for must not leave again before it has had them.
-  const bool wait = !waiting_pulls_.empty() || waiting_commit_.has_value();
+  const bool wait = waiting_for_rows() > 0;
   std::uint64_t bytes = wait ? 0 : governor_.BytesToSpill(use, coming);
   if (options_.spill_always && !wait) {
     bytes = std::max(bytes, kSpillBatchBytes);
@@ -201,11 +200,11 @@ void Shard::MakeRoom(std::uint64_t coming) {
       ++spills_under_way_;
       spilling_bytes_ += batch.bytes();
       bytes -= std::min(bytes, batch.bytes());
-      spills_.push_back(std::move(batch));
+      cold_requests_.push_back({ColdRequest::Kind::kSpill, std::move(batch), {}});
     }
   }
   use = memory_use();
-  while (governor_.ShouldRelease(use) && state_.Compact(true)) {
+  while (governor_.ShouldRelease(use, coming) && state_.Compact(true)) {
     use = memory_use();
   }
   SetEmergency(governor_.IsEmergency(use, emergency_, spillable || spills_under_way_ > 0), use);
@@ -236,6 +235,7 @@ void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
   }
   if (emergency && policy == proto::Cluster::EVICT) {
     state_.EvictOldest(governor_.BytesToEvict(use));
+    ForgetEvicted();
   }
   if (emergency != emergency_ && policy == proto::Cluster::REFUSE) {
     state_.set_refuse_new_rows(emergency);

@@ -282,13 +282,15 @@ std::uint64_t ShardState::cold_count() const {
   return rows;
 }
 
-std::uint64_t ShardState::row_bytes_max() const {
+std::uint64_t ShardState::bytes_of_new_rows(std::uint64_t rows) const {
   constexpr std::uint64_t kBeside = 24;  // Index and counts.
-  std::uint64_t bytes = 0;
+  std::uint64_t largest = 0;
+  std::uint64_t growth = 0;
   for (const auto& table : tables_) {
-    bytes = std::max<std::uint64_t>(bytes, table->layout().record_bytes() + kBeside);
+    largest = std::max<std::uint64_t>(largest, table->layout().record_bytes() + kBeside);
+    growth += table->index_growth_bytes(rows);
   }
-  return bytes;
+  return rows * largest + growth;
 }
 
 bool ShardState::Compact(bool eager) {

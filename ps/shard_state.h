@@ -62,8 +62,8 @@ class ShardState {
   std::vector<ColdKeys> TakeForgotten();
   bool spills() const { return spills_; }
   std::uint64_t cold_count() const;
-  // What the largest row takes in memory, about.
-  std::uint64_t row_bytes_max() const;
+  // What so many new rows take in memory at most, about.
+  std::uint64_t bytes_of_new_rows(std::uint64_t rows) const;
   // Gives memory of free records back, some of it each call; true: there may be more.
   bool Compact(bool eager);
   // What gives when the memory limit cannot be kept otherwise; see Table.

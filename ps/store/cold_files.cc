@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <shared_mutex>
 #include <system_error>
 #include <utility>
 
@@ -29,6 +31,7 @@ constexpr std::size_t kReadTogether = 128;  // Blocks that a read holds on to: 1
 // end of the table's index and went on at its beginning would overlap everything.
 constexpr std::uint64_t kGapMax = std::uint64_t{1} << 60;
 constexpr std::size_t kScanReadahead = std::size_t{1} << 20;
+constexpr std::size_t kRoomBytes = std::size_t{1} << 20;  // That opening needs, amply.
 
 Status Translate(const rocksdb::Status& status, const std::string& table) {
   if (status.ok()) {
@@ -53,7 +56,17 @@ class BackgroundErrors : public rocksdb::EventListener {
  public:
   void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
     LOG(WARNING) << "rows on disk: RocksDB stops writing: " << error->ToString();
+    if (error->severity() >= rocksdb::Status::kHardError) {
+      hard_ = true;
+    }
   }
+  // A database that had such an error takes no file ever again: in RocksDB 7.8 Resume forgets the
+  // error but not that it stopped, and IngestExternalFile goes on without file numbers.
+  bool hard() const { return hard_; }
+  void Clear() { hard_ = false; }
+
+ private:
+  std::atomic<bool> hard_ = false;
 };
 
 int OpenFilesMax() {
@@ -117,7 +130,6 @@ rocksdb::Options OptionsOf(const ColdLayout& layout, std::shared_ptr<rocksdb::Ca
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.info_log = std::make_shared<QuietLogger>();
-  options.listeners = {std::make_shared<BackgroundErrors>()};
   options.max_open_files = OpenFilesMax();
   options.max_background_jobs = 2;
   options.stats_dump_period_sec = 0;
@@ -160,18 +172,12 @@ class RocksFiles final : public ColdFiles {
     }
     cache_ = rocksdb::NewLRUCache(options.cache_bytes, 2);
     options_ = OptionsOf(layout_, cache_, env);
+    options_.listeners = {errors_};
   }
 
-  ~RocksFiles() override {
-    for (rocksdb::ColumnFamilyHandle* family : families_) {
-      if (database_ != nullptr) {
-        database_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-      }
-    }
-    database_.reset();
-  }
+  ~RocksFiles() override { CloseDatabase(); }
 
-  Status OpenDatabase() {
+  Status OpenDatabase(bool read_only = false) {
     std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
     descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName,
                              rocksdb::ColumnFamilyOptions(options_));
@@ -181,10 +187,13 @@ class RocksFiles final : public ColdFiles {
     }
     rocksdb::DB* database = nullptr;
     std::vector<rocksdb::ColumnFamilyHandle*> families;
-    const rocksdb::Status status = rocksdb::DB::Open(
-        rocksdb::DBOptions(options_), directory_->rows(), descriptors, &families, &database);
+    const rocksdb::DBOptions options(options_);
+    const std::string rows = directory_->rows();
+    const rocksdb::Status status =
+        read_only ? rocksdb::DB::OpenForReadOnly(options, rows, descriptors, &families, &database)
+                  : rocksdb::DB::Open(options, rows, descriptors, &families, &database);
     if (!status.ok()) {
-      return Translate(status, "(all)").Annotate("open " + directory_->rows());
+      return Translate(status, "(all)").Annotate("open " + rows);
     }
     database_.reset(database);
     families_ = std::move(families);
@@ -192,12 +201,18 @@ class RocksFiles final : public ColdFiles {
   }
 
   Status Write(std::uint32_t table, std::span<const ColdRun> runs) override {
-    if (std::exchange(failed_, false)) {
+    if (errors_->hard() || !writable_) {
+      RETURN_IF_ERROR(Reopen(table));
+    } else if (failed_) {
       // Whether it can go on is seen below.
       database_->Resume().PermitUncheckedError();
     }
+    failed_ = false;
     std::vector<std::string> files;
     rocksdb::Status status = Build(table, runs, &files);
+    if (status.ok() && errors_->hard()) {
+      status = rocksdb::Status::IOError("RocksDB has stopped writing");
+    }
     if (status.ok() && !files.empty()) {
       rocksdb::IngestExternalFileOptions ingest;
       ingest.move_files = true;
@@ -218,6 +233,7 @@ class RocksFiles final : public ColdFiles {
 
   Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,
               std::vector<std::uint64_t>* failed) override {
+    const std::shared_lock lock(database_mutex_);
     Status first;
     for (std::size_t begin = 0; begin < lookups.size(); begin += kReadTogether) {
       const std::size_t count = std::min(kReadTogether, lookups.size() - begin);
@@ -231,6 +247,8 @@ class RocksFiles final : public ColdFiles {
 
   Status Scan(std::uint32_t table, std::span<const ColdRun> newer,
               const std::function<void(Key, const std::byte*)>& visit) override {
+    const std::shared_lock lock(database_mutex_);
+    RETURN_IF_ERROR(closed_);
     rocksdb::ReadOptions read;
     read.fill_cache = false;
     read.readahead_size = kScanReadahead;
@@ -259,23 +277,30 @@ class RocksFiles final : public ColdFiles {
   }
 
   std::uint64_t compactions() const override {
+    const std::shared_lock lock(database_mutex_);
     std::uint64_t running = 0;
+    if (database_ == nullptr) {
+      return 0;
+    }
     database_->GetIntProperty(rocksdb::DB::Properties::kNumRunningCompactions, &running);
     return running + Sum(rocksdb::DB::Properties::kCompactionPending);
   }
 
   std::uint64_t disk_bytes() const override {
+    const std::shared_lock lock(database_mutex_);
     return Sum(rocksdb::DB::Properties::kLiveSstFilesSize);
   }
 
   std::uint64_t memory_bytes() const override {
+    const std::shared_lock lock(database_mutex_);
     return cache_->GetUsage() + Sum(rocksdb::DB::Properties::kEstimateTableReadersMem) +
            Sum(rocksdb::DB::Properties::kCurSizeAllMemTables);
   }
 
   std::string Shape() const override {
+    const std::shared_lock lock(database_mutex_);
     std::string shape;
-    for (std::size_t t = 0; t < tables_.size(); ++t) {
+    for (std::size_t t = 0; database_ != nullptr && t < tables_.size(); ++t) {
       rocksdb::ColumnFamilyMetaData meta;
       database_->GetColumnFamilyMetaData(families_[t + 1], &meta);
       for (const rocksdb::LevelMetaData& level : meta.levels) {
@@ -289,9 +314,54 @@ class RocksFiles final : public ColdFiles {
   }
 
  private:
+  void CloseDatabase() {
+    for (rocksdb::ColumnFamilyHandle* family : std::exchange(families_, {})) {
+      database_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
+    }
+    database_.reset();
+  }
+
+  // After an error that RocksDB does not recover from.  Its files are as they were; without room
+  // for what opening writes, the old database stays, and goes on reading.
+  Status Reopen(std::uint32_t table) {
+    const rocksdb::Status room = TryToWrite();
+    if (!room.ok()) {
+      return Translate(room, tables_[table].name);
+    }
+    const std::unique_lock lock(database_mutex_);
+    CloseDatabase();
+    errors_->Clear();
+    Status status = OpenDatabase();
+    writable_ = status.ok();
+    closed_ = writable_ ? OkStatus() : OpenDatabase(/*read_only=*/true);
+    LOG_IF(ERROR, !closed_.ok()) << "rows on disk: " << closed_.message();
+    return status;
+  }
+
+  // Is there room for some files as RocksDB writes them?
+  rocksdb::Status TryToWrite() {
+    const std::string path = directory_->fresh() + "/room";
+    std::unique_ptr<rocksdb::WritableFile> file;
+    rocksdb::Status status =
+        options_.env->NewWritableFile(path, &file, rocksdb::EnvOptions(options_));
+    const std::string part(std::size_t{64} << 10, 'x');
+    for (std::size_t size = 0; status.ok() && size < kRoomBytes; size += part.size()) {
+      status = file->Append(part);
+    }
+    if (status.ok()) {
+      status = file->Sync();
+    }
+    file.reset();
+    options_.env->DeleteFile(path).PermitUncheckedError();
+    return status;
+  }
+
   // Of a property, over all tables.
   std::uint64_t Sum(const std::string& property) const {
     std::uint64_t sum = 0;
+    if (database_ == nullptr) {
+      return 0;
+    }
     database_->GetAggregatedIntProperty(property, &sum);
     return sum;
   }
@@ -366,12 +436,16 @@ class RocksFiles final : public ColdFiles {
     rocksdb::ReadOptions read;
     read.verify_checksums = true;
     read.fill_cache = layout_.cache_rows;
-    database_->MultiGet(read, Family(table), lookups.size(), keys.data(), values.data(),
-                        statuses.data(), /*sorted_input=*/true);
+    if (closed_.ok()) {
+      database_->MultiGet(read, Family(table), lookups.size(), keys.data(), values.data(),
+                          statuses.data(), /*sorted_input=*/true);
+    }
     Status first;
     for (std::size_t i = 0; i < lookups.size(); ++i) {
       Status status;
-      if (statuses[i].IsNotFound()) {
+      if (!closed_.ok()) {
+        status = closed_;
+      } else if (statuses[i].IsNotFound()) {
         status = DataLoss("table " + tables_[table].name + ": the row of key " +
                           std::to_string(KeyOfMix64(lookups[i].hash)) + " is not in " +
                           directory_->rows());
@@ -398,11 +472,16 @@ class RocksFiles final : public ColdFiles {
   std::vector<std::uint64_t> seeds_;  // Of each table's checks.
   std::unique_ptr<rocksdb::Env> own_env_;
   std::shared_ptr<rocksdb::Cache> cache_;
+  const std::shared_ptr<BackgroundErrors> errors_ = std::make_shared<BackgroundErrors>();
   rocksdb::Options options_;
+  mutable std::shared_mutex database_mutex_;  // Exclusive: while the database is opened anew.
   std::unique_ptr<rocksdb::DB> database_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // The default one, then the tables'.
+  Status closed_;                                       // Why there is none.
+  // Of the thread that writes.
   std::uint64_t file_count_ = 0;
   bool failed_ = false;  // The last write.
+  bool writable_ = true;
 };
 
 }  // namespace

@@ -29,6 +29,13 @@ constexpr std::size_t kPieceKeys = 1024;
 
 bool ByHash(Key a, Key b) { return Mix64(a) < Mix64(b); }
 
+// Everything searches in them: a key out of order would be a row lost.
+void CheckOrder(const std::vector<Key>& keys) {
+  CHECK(std::adjacent_find(keys.begin(), keys.end(), [](Key a, Key b) { return !ByHash(a, b); }) ==
+        keys.end())
+      << "keys are not ascending by Mix64";
+}
+
 // A batch, or forgotten keys, not yet in files.
 struct Pending {
   ColdRun run;
@@ -78,6 +85,7 @@ class RocksColdStore final : public ColdStore {
   void Write(ColdBatch batch) override {
     CHECK_EQ(batch.records.size(), batch.keys.size() * tables_[batch.table].record_bytes);
     CHECK_EQ(batch.record_bytes, tables_[batch.table].record_bytes);
+    CheckOrder(batch.keys);
     {
       const std::lock_guard lock(mutex_);
       for (ColdEvent& event : events_) {
@@ -93,6 +101,7 @@ class RocksColdStore final : public ColdStore {
   }
 
   void Forget(ColdKeys keys) override {
+    CheckOrder(keys.keys);
     const std::uint32_t table = keys.table;
     ColdBatch run;
     run.table = table;
@@ -113,6 +122,7 @@ class RocksColdStore final : public ColdStore {
   }
 
   void Read(ColdKeys keys) override {
+    CheckOrder(keys.keys);
     auto reading = std::make_shared<Reading>();
     reading->batch.table = keys.table;
     reading->batch.record_bytes = tables_[keys.table].record_bytes;
@@ -136,15 +146,14 @@ class RocksColdStore final : public ColdStore {
     to_read_.notify_all();
   }
 
-  std::vector<ColdEvent> TakeEvents() override {
+  std::optional<ColdEvent> TakeEvent() override {
     const std::lock_guard lock(mutex_);
-    const auto failure = std::find_if(events_.begin(), events_.end(), [](const ColdEvent& event) {
-      return event.kind == ColdEvent::Kind::kWriteFailed;
-    });
-    const auto end = failure == events_.begin() && failure != events_.end() ? failure + 1 : failure;
-    std::vector<ColdEvent> taken(std::move_iterator(events_.begin()), std::move_iterator(end));
-    events_.erase(events_.begin(), end);
-    return taken;
+    if (events_.empty()) {
+      return std::nullopt;
+    }
+    std::optional<ColdEvent> event = std::move(events_.front());
+    events_.pop_front();
+    return event;
   }
 
   Status Scan(std::uint32_t table,
@@ -231,16 +240,14 @@ class RocksColdStore final : public ColdStore {
     event.bytes = pending->run->bytes();
   }
 
-  // The disk does not take rows: those that were not taken over yet go back, all of them.
+  // The disk does not take rows: those that were not taken over yet go back, all of them.  What
+  // was forgotten stays so.
   void GiveBack(const Status& status) {
     for (std::uint32_t t = 0; t < pending_.size(); ++t) {
       std::deque<Pending> kept;
       for (std::size_t i = 0; i < pending_[t].size(); ++i) {
         Pending& entry = pending_[t][i];
-        if (IsForgotten(*entry.run)) {
-          continue;  // What is on disk stays there, and no one asks for it.
-        }
-        if (entry.said) {
+        if (entry.said) {  // Taken over, or forgotten keys.
           kept.push_back(std::move(entry));
           continue;
         }
@@ -261,14 +268,16 @@ class RocksColdStore final : public ColdStore {
       }
       pending_[t] = std::move(kept);
     }
-    forgotten_ = 0;
+    disk_failed_ = true;
   }
 
   void WriteLoop() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      to_write_.wait(lock,
-                     [this] { return stopping_ || unsaid_ > 0 || forgotten_ > kForgottenMax; });
+      // A disk that fails is tried again when there are rows for it.
+      to_write_.wait(lock, [this] {
+        return stopping_ || unsaid_ > 0 || (forgotten_ > kForgottenMax && !disk_failed_);
+      });
       if (stopping_) {
         return;
       }
@@ -300,6 +309,7 @@ class RocksColdStore final : public ColdStore {
       GiveBack(status);
       return;
     }
+    disk_failed_ = false;
     for (const ColdRun& run : runs) {
       Written(&pending_[table].front());
       pending_[table].pop_front();
@@ -403,6 +413,7 @@ class RocksColdStore final : public ColdStore {
   std::vector<std::deque<Pending>> pending_;  // By table, in the order in which they came.
   std::size_t unsaid_ = 0;                    // Of pending_,
   std::size_t forgotten_ = 0;                 // keys in it.
+  bool disk_failed_ = false;                  // The last write.
   std::deque<Piece> pieces_;
   std::vector<std::shared_ptr<Reading>> readings_;
   std::deque<ColdEvent> events_;

@@ -12,10 +12,10 @@
 // one life of one server.
 //
 // A row that comes back, in whatever event, is the newest that the store was given, as long as the
-// shard acts on what TakeEvents returns, and hands over what it then wants to Write, Read and
-// Forget, before it calls TakeEvents again:
-//   - rows that could not be written come back alone, in a TakeEvents of their own, without those
-//     that were written again since; a read under way leaves such rows out;
+// shard acts on each event, and hands over what it then wants to Write, Read and Forget in the
+// order in which it came to want it, before it takes the next one:
+//   - rows that could not be written come back without those that were written again since; a read
+//     under way leaves such rows out;
 //   - a read under way leaves out rows that are forgotten.
 //
 // Thread safety: all methods may be called from any thread; `wake` is called from the store's own.
@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -81,10 +82,11 @@ class ColdStore {
 
   virtual void Write(ColdBatch batch) = 0;  // Then one kWritten or kWriteFailed.
   virtual void Read(ColdKeys keys) = 0;     // Then one kRead or kReadFailed.
-  // Rows that no one will ask for again.
+  // Rows that no one will ask for again, as they are now: a later Write makes them anew.  Their
+  // copies on disk go with compactions, once enough are forgotten for a file of such keys.
   virtual void Forget(ColdKeys keys) = 0;
-  // What happened, in order; not always all of it: call it until it returns nothing.
-  virtual std::vector<ColdEvent> TakeEvents() = 0;
+  // What happened next, if anything did.
+  virtual std::optional<ColdEvent> TakeEvent() = 0;
   // Every row of a table, ascending by Mix64(key), after all writes so far; may include stale ones.
   // Rows whose file is damaged may be missing from an OK scan: count them (ps/store/cold_files.h).
   virtual Status Scan(std::uint32_t table,

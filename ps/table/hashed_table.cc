@@ -230,20 +230,12 @@ std::uint32_t HashedTable::AddHandle() {
   const std::uint32_t handle = handles_.Allocate();
   CHECK_LT(handle, kColdPlace - 1) << "a table's rows in memory on one shard";
   if (spec().spills) {
-    if (marks_.size() <= handle / 64) {
-      marks_.resize(std::max<std::size_t>(16, marks_.size() + marks_.size() / 4));
-      marks_.resize(std::max<std::size_t>(marks_.size(), handle / 64 + 1));
-    }
+    marks_.GrowFor(handle);
     Mark(handle);
+    copied_.GrowFor(handle);
+    (void)copied_.Take(handle);
   }
   return handle;
-}
-
-bool HashedTable::TakeMark(std::uint32_t handle) {
-  const std::uint64_t bit = std::uint64_t{1} << (handle % 64);
-  const bool marked = (marks_[handle / 64] & bit) != 0;
-  marks_[handle / 64] &= ~bit;
-  return marked;
 }
 
 void HashedTable::UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version) {

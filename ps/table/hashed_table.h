@@ -17,6 +17,7 @@
 #include "ps/table/admission.h"
 #include "ps/table/count_decay.h"
 #include "ps/table/handle_allocator.h"
+#include "ps/table/handle_bits.h"
 #include "ps/table/key_index.h"
 #include "ps/table/part_merger.h"
 #include "ps/table/row_store.h"
@@ -49,6 +50,9 @@ class HashedTable final : public Table {
   std::uint64_t cold_count() const override { return index_.row_count() - handles_.live(); }
   TableMemory memory() const override;
   IndexShape index_shape() const override;
+  std::uint64_t index_growth_bytes(std::uint64_t rows) const override {
+    return index_.growth_bytes(rows);
+  }
 
   std::uint32_t cold_record_bytes() const override { return cold_record_bytes_; }
   std::uint64_t FindCold(std::span<const Key> keys, std::vector<Key>* cold) const override;
@@ -93,10 +97,7 @@ class HashedTable final : public Table {
   void NoteNewRow(Key key, std::uint64_t version);
 
   std::uint32_t AddHandle();
-  void Mark(std::uint32_t handle) const {
-    marks_[handle / 64] |= std::uint64_t{1} << (handle % 64);
-  }
-  bool TakeMark(std::uint32_t handle);
+  void Mark(std::uint32_t handle) const { marks_.Set(handle); }
 
   // hashed_table_rows.cc
   void EvictBeyondLimits(std::uint64_t version);
@@ -123,7 +124,8 @@ class HashedTable final : public Table {
   std::vector<std::uint32_t> bucket_rows_;   // With a limit only.
   std::vector<std::uint32_t> beyond_limit_;  // Buckets, of the step under way.
   std::vector<bool> is_beyond_limit_;
-  mutable std::vector<std::uint64_t> marks_;  // Rows that were used since Spill last came by.
+  mutable HandleBits marks_;  // Rows that were used since Spill last came by.
+  HandleBits copied_;         // Rows of which an outdated copy is on disk.
   // Positions in owned_: where Spill goes on, where EvictOldest does, and where Compact does.
   std::size_t spill_at_ = 0;
   std::size_t evict_at_ = 0;

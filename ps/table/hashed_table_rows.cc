@@ -119,6 +119,9 @@ std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter
   if (slot->place >= kColdPlace) {
     forgotten_.push_back(key);
   } else {
+    if (spec().spills && copied_.Take(slot->place - 1)) {
+      forgotten_.push_back(key);
+    }
     handles_.Free(slot->place - 1);
     freed = store_.layout().record_bytes();
   }
@@ -174,6 +177,9 @@ bool HashedTable::Compact(bool eager) {
       const std::uint32_t to = AddHandle();
       if (to < from) {
         store_.Move(from, to);
+        if (spec().spills && copied_.Take(from)) {
+          copied_.Set(to);
+        }
         slot.place = to + 1;
         handles_.Free(from);
       } else {
@@ -229,7 +235,7 @@ void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
   for (std::size_t i = 0; i < 2 * owned_.size() && chosen.size() < rows; ++i) {
     const auto [first, last] = index_.hashes().RangeOf(owned_[spill_at_]);
     index_.ForEachBetween(first, last, [&](Slot& slot) {
-      if (slot.place < kColdPlace && chosen.size() < rows && !TakeMark(slot.place - 1)) {
+      if (slot.place < kColdPlace && chosen.size() < rows && !marks_.Take(slot.place - 1)) {
         chosen.emplace_back(Mix64(slot.key), &slot);
       }
     });
@@ -289,6 +295,7 @@ std::uint64_t HashedTable::Thaw(const ColdBatch& batch) {
     }
     const std::uint32_t handle = AddHandle();
     store_.Touch(handle);
+    copied_.Set(handle);
     std::memcpy(store_.RecordOf(handle), view.record.data(), view.record.size());
     if (store_.counts()) {
       *store_.CountOf(handle) = static_cast<std::uint32_t>(view.count);
@@ -375,7 +382,7 @@ TableMemory HashedTable::memory() const {
   memory.index_bytes = index_.memory_bytes();
   memory.row_bytes = store_.record_memory_bytes();
   memory.header_bytes = store_.count_memory_bytes() + handles_.memory_bytes() +
-                        marks_.capacity() * sizeof(std::uint64_t);
+                        marks_.memory_bytes() + copied_.memory_bytes();
   memory.filter_bytes = filter_ == nullptr ? 0 : filter_->memory_bytes();
   const std::uint64_t used = handles_.live() * store_.layout().record_bytes();
   memory.free_bytes = memory.row_bytes - std::min(memory.row_bytes, used);

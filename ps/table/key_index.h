@@ -160,6 +160,12 @@ class KeyIndex {
   std::uint64_t memory_bytes() const {  // As committed.
     return memory_.bytes() + scratch_.capacity() * sizeof(Slot);
   }
+  // By how much memory_bytes() rises if so many keys come; growing takes it within a step.
+  std::uint64_t growth_bytes(std::uint64_t keys) const {
+    return migration_ == Migration::kNone && row_count_ + keys >= row_count_max_
+               ? memory_.bytes() / 2
+               : 0;
+  }
   // Groups that a lookup of each present key reads: sum over keys, and the largest.
   struct ProbeLengths {
     std::uint64_t sum = 0;

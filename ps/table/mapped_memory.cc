@@ -109,29 +109,33 @@ void MappedMemory::GiveBack(std::size_t offset, std::size_t bytes) {
   }
 }
 
-bool HugePagesAllowedBy(std::string_view setting) {
-  return setting.find("[always]") != std::string_view::npos ||
-         setting.find("[madvise]") != std::string_view::npos;
-}
+HugePages LookForHugePages() { return LookForHugePagesIn(kSettingFile); }
 
-bool HugePagesAvailable(std::string* why) {
-  const int file = open(kSettingFile, O_RDONLY | O_CLOEXEC);
+HugePages LookForHugePagesIn(const std::string& setting_file) {
+  HugePages pages;
+  const int file = open(setting_file.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) {
-    *why = std::string("the kernel has no ") + kSettingFile;
-    return false;
+    pages.why = "the kernel has no " + setting_file;
+    pages.remedy = "a kernel with CONFIG_TRANSPARENT_HUGEPAGE";
+    return pages;
   }
   std::array<char, 128> text;
   const ssize_t size = read(file, text.data(), text.size());
   close(file);
-  if (size < 0 || !HugePagesAllowedBy({text.data(), static_cast<std::size_t>(size)})) {
-    *why = std::string(kSettingFile) + " is neither \"madvise\" nor \"always\"";
-    return false;
+  const std::string_view setting(text.data(), size < 0 ? 0 : static_cast<std::size_t>(size));
+  if (setting.find("[always]") == std::string_view::npos &&
+      setting.find("[madvise]") == std::string_view::npos) {
+    pages.why = setting_file + " is neither \"madvise\" nor \"always\"";
+    pages.remedy = "echo madvise > " + setting_file + " (as root)";
+    return pages;
   }
   if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) {
-    *why = "they are switched off for this process (PR_SET_THP_DISABLE)";
-    return false;
+    pages.why = "they are switched off for this process (PR_SET_THP_DISABLE)";
+    pages.remedy = "start it from a process that has them";
+    return pages;
   }
-  return true;
+  pages.available = true;
+  return pages;
 }
 
 }  // namespace plexus

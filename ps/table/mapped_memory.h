@@ -10,7 +10,6 @@
 
 #include <cstddef>
 #include <string>
-#include <string_view>
 
 namespace plexus {
 
@@ -48,13 +47,17 @@ class MappedMemory {
   std::size_t bytes_ = 0;
 };
 
-// Does the kernel give this process the huge pages that MappedMemory asks for?  If not, *why says
-// what stands against it, as half a sentence; tables are correct then, but random rows take about
-// twice the time.
-bool HugePagesAvailable(std::string* why);
-
-// The same of the contents of /sys/kernel/mm/transparent_hugepage/enabled, such as
+// Does the kernel give this process the huge pages that MappedMemory asks for?  Tables are correct
+// without, but random rows take about twice the time.
+struct HugePages {
+  bool available = false;
+  // If not: what stands against it, and what to do about it, as half sentences.
+  std::string why, remedy;
+};
+// Of this process.
+HugePages LookForHugePages();
+// The same, where the kernel's setting is read from `setting_file`, which holds text such as
 // "always [madvise] never\n".
-bool HugePagesAllowedBy(std::string_view setting);
+HugePages LookForHugePagesIn(const std::string& setting_file);
 
 }  // namespace plexus

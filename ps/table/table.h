@@ -130,6 +130,8 @@ class Table {
   virtual TableMemory memory() const = 0;
   std::uint64_t memory_bytes() const { return memory().total(); }
   virtual IndexShape index_shape() const { return {}; }
+  // Bytes by which the index grows if so many rows are made.
+  virtual std::uint64_t index_growth_bytes(std::uint64_t) const { return 0; }
   const TableCounters& counters() const { return counters_; }
 
   // Rows on disk.  REQUIRES: spec().spills.
@@ -144,7 +146,7 @@ class Table {
   // Takes rows back; those that are not on disk any more (evicted, or back already) are passed
   // over.  Returns how many are on disk still, since these records are not of their last update.
   virtual std::uint64_t Thaw(const ColdBatch&) { return 0; }
-  // Keys whose rows were evicted while they were on disk.
+  // Keys whose rows were evicted while they, or an outdated copy of them, were on disk.
   virtual std::vector<Key> TakeForgotten() { return {}; }
   // A row of the scan of the cold store, as ForEachRow would give it; false: stale.
   virtual bool ViewCold(Key, const std::byte*, RowView*) const { return false; }

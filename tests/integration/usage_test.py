@@ -1,9 +1,12 @@
 """What a user meets: bad jobs and flags are refused with 2, runs are not overwritten, models predict what they scored."""
+import ctypes
 import json
 import math
+import os
 import pathlib
 import signal
 import socket
+import subprocess
 import time
 import unittest
 
@@ -27,6 +30,21 @@ class UsageTest(unittest.TestCase):
 
     def local(self, run, **sets):
         return cluster.train_command(run, self.workspace.overrides(**sets), local=True)
+
+    def test_servers_without_huge_pages_say_so_once(self):
+        def switch_off():  # Children inherit it.
+            pr_set_thp_disable = 41
+            assert ctypes.CDLL(None).prctl(pr_set_thp_disable, 1, 0, 0, 0) == 0
+
+        for local in (True, False):
+            run = self.workspace.new_run()
+            command = cluster.train_command(run, self.workspace.overrides(), local=local, servers=2)
+            done = subprocess.run(command, preexec_fn=switch_off, capture_output=True, text=True, timeout=60,
+                                  env={**os.environ, "PLEXUS_BIN": str(cluster.BIN)}, check=True)
+            lines = [line for line in done.stderr.splitlines() if "no huge pages" in line]
+            self.assertEqual(len(lines), 1 if local else 2, done.stderr)  # Once a process.
+            for line in lines:
+                self.assertRegex(line, "server [01]: no huge pages: .*What helps: ")
 
     def test_bad_flags_and_jobs_exit_with_2(self):
         run = self.workspace.new_run()

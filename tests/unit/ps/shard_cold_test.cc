@@ -1,7 +1,9 @@
 // A shard whose rows lie on disk most of the time, against one whose rows never leave memory.
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -24,25 +26,17 @@ class Disk {
 
   // Takes over what the shard wants.
   void Collect() {
-    for (ColdBatch& batch : shard_->TakeSpills()) {
-      for (std::size_t i = 0; i < batch.keys.size(); ++i) {
-        const std::byte* record = batch.records.data() + i * batch.record_bytes;
-        rows_[{batch.table, batch.keys[i]}].assign(record, record + batch.record_bytes);
-        ++written_;
-      }
-      spilled_.push_back(std::move(batch));
-    }
-    for (ColdKeys& keys : shard_->TakeColdReads()) {
-      reads_.push_back(std::move(keys));
-    }
-    for (const ColdKeys& keys : shard_->TakeForgotten()) {
-      for (const Key key : keys.keys) {
-        rows_.erase({keys.table, key});
-        for (ColdKeys& read : reads_) {  // As ColdStore: the answer leaves them out.
-          if (read.table == keys.table) {
-            std::erase(read.keys, key);
-          }
-        }
+    for (ColdRequest& request : shard_->TakeColdRequests()) {
+      switch (request.kind) {
+        case ColdRequest::Kind::kSpill:
+          Take(std::move(request.rows));
+          break;
+        case ColdRequest::Kind::kRead:
+          reads_.push_back(std::move(request.keys));
+          break;
+        case ColdRequest::Kind::kForget:
+          Forget(request.keys);
+          break;
       }
     }
   }
@@ -76,6 +70,8 @@ class Disk {
   }
   std::size_t reads() const { return reads_.size(); }
   std::uint64_t written() const { return written_; }
+  std::uint64_t forgotten() const { return forgotten_; }
+  std::size_t rows() const { return rows_.size(); }
 
   ColdBatch BatchOf(const ColdKeys& keys) const {
     ColdBatch batch;
@@ -83,6 +79,7 @@ class Disk {
     batch.record_bytes = shard_->state().table(keys.table).cold_record_bytes();
     batch.keys = keys.keys;
     for (const Key key : keys.keys) {
+      CHECK(rows_.contains({keys.table, key})) << "row " << key << " is not on disk";
       const auto& record = rows_.at({keys.table, key});
       batch.records.insert(batch.records.end(), record.begin(), record.end());
     }
@@ -101,6 +98,27 @@ class Disk {
   }
 
  private:
+  void Take(ColdBatch batch) {
+    for (std::size_t i = 0; i < batch.keys.size(); ++i) {
+      const std::byte* record = batch.records.data() + i * batch.record_bytes;
+      rows_[{batch.table, batch.keys[i]}].assign(record, record + batch.record_bytes);
+      ++written_;
+    }
+    spilled_.push_back(std::move(batch));
+  }
+  void Forget(const ColdKeys& keys) {
+    for (std::size_t i = 1; i < keys.keys.size(); ++i) {
+      ASSERT_LT(Mix64(keys.keys[i - 1]), Mix64(keys.keys[i]));
+    }
+    for (const Key key : keys.keys) {
+      forgotten_ += rows_.erase({keys.table, key});
+      for (ColdKeys& read : reads_) {  // As ColdStore: the answer leaves them out.
+        if (read.table == keys.table) {
+          std::erase(read.keys, key);
+        }
+      }
+    }
+  }
   template <typename T>
   static T Take(std::deque<T>* queue, std::size_t at) {
     T taken = std::move((*queue)[at]);
@@ -113,6 +131,7 @@ class Disk {
   std::deque<ColdKeys> reads_;
   std::deque<ColdBatch> spilled_;
   std::uint64_t written_ = 0;
+  std::uint64_t forgotten_ = 0;  // Rows that were there.
 };
 
 std::shared_ptr<const JobPlan> Plan(std::vector<std::string> overrides = {}) {
@@ -189,9 +208,19 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
     EXPECT_EQ(*digest, warm.shard().state().Digest());
   }
   EXPECT_EQ(warm_answers.size(), cold_answers.size());
+  std::uint64_t rows = 0;
+  bool evicts = false;
   for (std::uint32_t t = 0; t < plan->tables.size(); ++t) {
-    EXPECT_EQ(cold.shard().state().table(t).row_count(), warm.shard().state().table(t).row_count());
+    const Table& table = cold.shard().state().table(t);
+    evicts = evicts || table.spec().eviction.unseen_versions > 0;
+    rows += table.spec().spills ? table.row_count() : 0;
+    if (!plan->asp() || !evicts) {
+      EXPECT_EQ(table.row_count(), warm.shard().state().table(t).row_count());
+    }
   }
+  EXPECT_EQ(evicts, disk.forgotten() > 0);
+  disk.Collect();
+  EXPECT_LE(disk.rows(), rows) << "copies of rows that are no more";
   cold.ExpectCountersAddUp();
 }
 
@@ -203,6 +232,11 @@ TEST(ShardColdTest, NorInDeterministicSsp) {
 TEST(ShardColdTest, AspAppliesEveryPushOnce) { RunBeside(Plan({"train.staleness=-1"}), 40); }
 TEST(ShardColdTest, NorWithEviction) {
   RunBeside(Plan({"tables.embedding.eviction.unseen_versions=1",
+                  "tables.embedding.eviction.sweep_versions=1"}),
+            300);
+}
+TEST(ShardColdTest, NorWithEvictionInAsp) {
+  RunBeside(Plan({"train.staleness=-1", "tables.embedding.eviction.unseen_versions=1",
                   "tables.embedding.eviction.sweep_versions=1"}),
             300);
 }
@@ -220,6 +254,81 @@ void MakeColdRow(ShardDriver* driver, Disk* disk) {
   driver->Commit(1);
   disk->Collect();
   driver->Take();
+}
+
+// One event applies two pushes: the first one's version evicts row 5, which lies on disk and is
+// asked for; the second makes it anew, and it is spilled again.
+TEST(ShardColdTest, ARowEvictedAndMadeAnewInOneEventIsOnDisk) {
+  ShardDriver driver(
+      Plan({"train.staleness=-1", "tables.embedding.eviction.unseen_versions=1",
+            "tables.embedding.eviction.sweep_versions=1",
+            "tables.linear.eviction.unseen_versions=1", "tables.linear.eviction.sweep_versions=1"}),
+      0, true);
+  Disk disk(&driver.shard());
+  driver.Start();
+  const auto push = [&](std::uint32_t rank, std::uint64_t step, std::vector<Key> keys) {
+    OwnedPush owned;
+    owned.samples = 1;
+    owned.counts = {std::vector<std::uint32_t>(keys.size(), 1)};
+    owned.gradients = {
+        {std::vector<float>(3 * keys.size(), 1), std::vector<float>(keys.size(), 1)}};
+    owned.keys = {std::move(keys)};
+    driver.Send(owned.Frame(driver.plan(), driver.Header(FrameType::kPush, rank, step)));
+  };
+  const auto settle = [&disk] {
+    while (disk.AnswerOne(0)) {
+    }
+  };
+  push(0, 1, {5, 6});
+  push(1, 1, {6});
+  settle();
+  push(0, 2, {6});
+  settle();
+  ASSERT_TRUE(driver.shard().state().table(0).IsCold(5));
+  push(1, 2, {6});  // Version 2.
+  push(0, 3, {5});
+  disk.Collect();
+  ASSERT_EQ(disk.reads(), 4u) << "each key in two tables";
+  ASSERT_EQ(driver.shard().waiting_for_rows(), 2u);
+  const std::uint64_t admitted = driver.shard().state().table(0).counters().admitted;
+  ASSERT_TRUE(disk.AnswerOne(0) && disk.AnswerOne(0)) << "row 6 of both tables";
+  ASSERT_EQ(driver.shard().waiting_for_rows(), 0u) << "both pushes in one event";
+  ASSERT_EQ(driver.shard().state().table(0).counters().admitted, admitted + 1);
+  ASSERT_TRUE(driver.shard().state().table(0).IsCold(5));
+  settle();
+  driver.Take();
+  driver.Pull(0, 4);
+  settle();
+  EXPECT_EQ(driver.Take().replies.size(), 1u);
+}
+
+// A bucket's rows are evicted in no order of their own; the disk searches in what it is given.
+TEST(ShardColdTest, ForgottenKeysAreSorted) {
+  ShardDriver driver(Plan({"tables.embedding.eviction.unseen_versions=1",
+                           "tables.embedding.eviction.sweep_versions=1"}),
+                     0, true);
+  Disk disk(&driver.shard());
+  driver.Start();
+  constexpr std::size_t kKeys = 2000;
+  OwnedPush push;
+  push.samples = 1;
+  std::vector<Key> keys(kKeys);
+  std::iota(keys.begin(), keys.end(), Key{1});
+  push.keys = {std::move(keys)};
+  push.counts = {std::vector<std::uint32_t>(kKeys, 1)};
+  push.gradients = {{std::vector<float>(3 * kKeys, 1), std::vector<float>(kKeys, 1)}};
+  driver.Send(push.Frame(driver.plan(), driver.Header(FrameType::kPush, 0, 1)));
+  driver.EmptyPush(1, 1);
+  driver.Commit(1);
+  while (disk.AnswerOne(0)) {
+  }
+  ASSERT_EQ(driver.shard().state().table(0).cold_count(), kKeys);
+  for (std::uint64_t step = 2; step <= 3; ++step) {
+    driver.PushAll(step);
+    driver.Commit(step);
+  }
+  disk.Collect();  // Asserts it.
+  EXPECT_EQ(disk.forgotten(), kKeys);
 }
 
 TEST(ShardColdTest, PullWaitsForItsRowsAndAsksOnce) {

@@ -7,11 +7,11 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -103,15 +103,12 @@ class ColdStoreTest : public testing::Test {
   }
 
   ColdEvent NextEvent() {
-    while (events_.empty()) {
-      Take();
-      if (events_.empty()) {
-        AwaitWake();
+    for (;;) {
+      if (std::optional<ColdEvent> event = store_->TakeEvent()) {
+        return *std::move(event);
       }
+      AwaitWake();
     }
-    ColdEvent event = std::move(events_.front());
-    events_.pop_front();
-    return event;
   }
   // Until that many batches could not be written, taken or not.
   void AwaitWriteFailures(std::uint64_t count) {
@@ -123,12 +120,6 @@ class ColdStoreTest : public testing::Test {
     std::unique_lock lock(mutex_);
     woken_.wait(lock, [this] { return wakes_ > 0; });
     wakes_ = 0;
-  }
-  // One call of TakeEvents.
-  void Take() {
-    for (ColdEvent& event : store_->TakeEvents()) {
-      events_.push_back(std::move(event));
-    }
   }
 
   void Write(std::uint32_t table, const std::vector<Key>& keys, std::uint64_t round) {
@@ -155,7 +146,6 @@ class ColdStoreTest : public testing::Test {
   std::mutex mutex_;
   std::condition_variable woken_;
   int wakes_ = 0;
-  std::deque<ColdEvent> events_;
   std::unique_ptr<ColdStore> store_;
 };
 

@@ -53,9 +53,10 @@ class FaultyDisk : public rocksdb::FileSystemWrapper {
 
   const char* Name() const override { return "FaultyDisk"; }
 
-  std::atomic<bool> full = false;        // What is written fails with ENOSPC.
-  std::atomic<bool> unreadable = false;  // What is read fails with EIO.
-  Gate writing;                          // Of files of rows.
+  std::atomic<bool> full = false;            // What is written fails with ENOSPC;
+  std::atomic<bool> full_for_lists = false;  // only RocksDB's lists of its files.
+  std::atomic<bool> unreadable = false;      // What is read fails with EIO.
+  Gate writing;                              // Of files of rows.
   Gate reading;
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
@@ -64,12 +65,12 @@ class FaultyDisk : public rocksdb::FileSystemWrapper {
     if (IsOfRows(path)) {
       writing.Pass();
     }
-    if (full) {
+    if (IsFullFor(path)) {
       return rocksdb::IOStatus::NoSpace("No space left on device", path);
     }
     rocksdb::IOStatus status = target()->NewWritableFile(path, options, file, debug);
     if (status.ok()) {
-      *file = std::make_unique<Writable>(this, std::move(*file));
+      *file = std::make_unique<Writable>(this, path, std::move(*file));
     }
     return status;
   }
@@ -90,22 +91,29 @@ class FaultyDisk : public rocksdb::FileSystemWrapper {
     return path.size() > 4 && path.compare(path.size() - 4, 4, ".sst") == 0;
   }
 
+  bool IsFullFor(const std::string& path) const {
+    return full || (full_for_lists && path.find("/MANIFEST-") != std::string::npos);
+  }
+
   class Writable : public rocksdb::FSWritableFileOwnerWrapper {
    public:
-    Writable(FaultyDisk* disk, std::unique_ptr<rocksdb::FSWritableFile>&& file)
-        : rocksdb::FSWritableFileOwnerWrapper(std::move(file)), disk_(disk) {}
+    Writable(FaultyDisk* disk, std::string path, std::unique_ptr<rocksdb::FSWritableFile>&& file)
+        : rocksdb::FSWritableFileOwnerWrapper(std::move(file)),
+          disk_(disk),
+          path_(std::move(path)) {}
 
     using rocksdb::FSWritableFileOwnerWrapper::Append;
     rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                              rocksdb::IODebugContext* debug) override {
-      if (disk_->full) {
-        return rocksdb::IOStatus::NoSpace("No space left on device");
+      if (disk_->IsFullFor(path_)) {
+        return rocksdb::IOStatus::NoSpace("No space left on device", path_);
       }
       return rocksdb::FSWritableFileOwnerWrapper::Append(data, options, debug);
     }
 
    private:
     FaultyDisk* const disk_;
+    const std::string path_;
   };
 
   class Readable : public rocksdb::FSRandomAccessFileOwnerWrapper {

@@ -2,11 +2,15 @@
 
 #include <cstdint>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 namespace plexus {
 namespace {
@@ -134,16 +138,38 @@ TEST(MappedMemoryTest, MovesAsAValue) {
   EXPECT_EQ(a.data()[0], std::byte{7});
 }
 
-TEST(HugePagesTest, ReadsTheKernelsSetting) {
-  EXPECT_TRUE(HugePagesAllowedBy("always [madvise] never\n"));
-  EXPECT_TRUE(HugePagesAllowedBy("[always] madvise never\n"));
-  EXPECT_FALSE(HugePagesAllowedBy("always madvise [never]\n"));
-  EXPECT_FALSE(HugePagesAllowedBy(""));
+HugePages LookAt(const std::string& setting) {
+  const std::string path = testing::TempDir() + "mapped_memory_test_setting";
+  std::ofstream(path) << setting;
+  return LookForHugePagesIn(path);
 }
 
-TEST(HugePagesTest, SaysWhyNot) {
-  std::string why;
-  EXPECT_EQ(HugePagesAvailable(&why), why.empty());
+TEST(HugePagesTest, ReadsTheKernelsSetting) {
+  EXPECT_TRUE(LookAt("always [madvise] never\n").available);
+  EXPECT_TRUE(LookAt("[always] madvise never\n").available);
+  EXPECT_FALSE(LookAt("always madvise [never]\n").available);
+  EXPECT_FALSE(LookAt("").available);
+}
+
+TEST(HugePagesTest, SaysWhatItLookedAtAndWhatToDo) {
+  const HugePages never = LookAt("always madvise [never]\n");
+  EXPECT_THAT(never.why, testing::HasSubstr("mapped_memory_test_setting is neither"));
+  EXPECT_THAT(never.remedy, testing::HasSubstr("echo madvise > "));
+  const HugePages absent = LookForHugePagesIn("/no/such/setting");
+  EXPECT_FALSE(absent.available);
+  EXPECT_THAT(absent.why, testing::HasSubstr("has no /no/such/setting"));
+  EXPECT_THAT(absent.remedy, testing::HasSubstr("CONFIG_TRANSPARENT_HUGEPAGE"));
+}
+
+TEST(HugePagesTest, AProcessCanBeWithout) {
+  ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+  const HugePages off = LookAt("[always] madvise never\n");
+  ASSERT_EQ(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0), 0);
+  EXPECT_FALSE(off.available);
+  EXPECT_THAT(off.why, testing::HasSubstr("PR_SET_THP_DISABLE"));
+  const HugePages here = LookForHugePages();
+  EXPECT_EQ(here.available, here.why.empty());
+  EXPECT_EQ(here.available, here.remedy.empty());
 }
 
 }  // namespace

@@ -156,6 +156,29 @@ TEST(TableTest, ARowEvictedOnDiskIsForgottenThere) {
   EXPECT_EQ(table->row_count(), 0u);
 }
 
+// Its copy on disk is outdated as soon as the row is updated, and would stay there for ever.
+TEST(TableTest, ARowEvictedInMemoryIsForgottenOnDiskIfItWasThere) {
+  TableSpec spec = Spec();
+  spec.spills = true;
+  spec.eviction.unseen_versions = 2;
+  spec.eviction.sweep_versions = 1;
+  const std::unique_ptr<Table> table = MakeTable(spec, 1);
+  Step(table.get(), 1, {7}, {1, 2});
+  ColdBatch batch;
+  table->Spill(1 << 20, &batch);
+  Step(table.get(), 1, {8}, {3, 4});  // Never on disk.
+  table->Thaw(batch);
+  table->EndVersion(1);
+  ASSERT_EQ(table->cold_count(), 0u);
+  table->EndVersion(4);
+  EXPECT_EQ(table->row_count(), 0u);
+  EXPECT_EQ(table->TakeForgotten(), std::vector<Key>{7});
+  Step(table.get(), 5, {9}, {5, 6});  // In the handle of one of them.
+  table->EndVersion(9);
+  EXPECT_EQ(table->row_count(), 0u);
+  EXPECT_TRUE(table->TakeForgotten().empty());
+}
+
 TEST(TableTest, AKeyEvictedBetweenPullAndPushLeavesItsNeighboursAlone) {
   TableSpec spec = Spec();
   spec.eviction.unseen_versions = 1;
