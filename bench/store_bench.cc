@@ -3,7 +3,7 @@
 //
 // Each figure stands beside a limit of bench/store_limits.h that is measured in turn with it, batch
 // by batch; medians, with the least and the most.  Batches are distinct keys: uniform over the
-// table, or what 100,000 draws from Zipf(1.05) leave of it.  Before its turn each does four batches
+// table, or what 100,000 draws from Zipf(1.05) leave of it.  Before its turn each does ten batches
 // that do not count: caches hold its own then, not what came before.  Time is the thread's own, so
 // that a neighbour who takes the core does not count.
 //
@@ -25,6 +25,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <unordered_set>
 #include <vector>
 
@@ -53,7 +54,7 @@ constexpr std::uint32_t kDim = 16;
 constexpr std::size_t kDraws = 100000;
 constexpr double kZipfExponent = 1.05;
 // Batches before one that counts.
-constexpr std::uint64_t kUncounted = 4;
+constexpr std::uint64_t kUncounted = 10;
 // Of grow: keys of a step.  A pause is what one step takes beyond what its keys do.
 constexpr std::size_t kStepKeys = 256;
 
@@ -98,12 +99,14 @@ std::vector<Key> KeysOf(const std::vector<std::uint32_t>& rows) {
 // The rate of work(batch) for a batch of its own; `make` makes it of DistinctRows.
 template <typename Make, typename Work>
 double RateInTurn(Draw draw, std::uint64_t turn, const Make& make, const Work& work) {
-  const std::uint64_t first = (kUncounted + 1) * turn;
-  for (std::uint64_t batch = first; batch < first + kUncounted; ++batch) {
-    work(make(DistinctRows(draw, batch)));
+  std::vector<std::decay_t<decltype(make(DistinctRows(draw, 0)))>> batches;
+  for (std::uint64_t i = 0; i <= kUncounted; ++i) {
+    batches.push_back(make(DistinctRows(draw, (kUncounted + 1) * turn + i)));
   }
-  const auto timed = make(DistinctRows(draw, first + kUncounted));
-  return RateOf(timed.size(), [&] { work(timed); });
+  for (std::uint64_t i = 0; i < kUncounted; ++i) {
+    work(batches[i]);
+  }
+  return RateOf(batches.back().size(), [&] { work(batches.back()); });
 }
 
 // --- Index only
