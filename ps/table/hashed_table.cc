@@ -46,8 +46,7 @@ HashedTable::HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_
 
 void HashedTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
                        std::uint8_t* out) const {
-  const bool copied = spec().precision == Precision::kF32 && precision == Precision::kF32;
-  switch (copied ? dim : 0) {
+  switch (spec().precision == Precision::kF32 ? dim : 0) {
     case 1:
       return PullRows<1>(keys, dim, precision, out);
     case 4:
@@ -65,12 +64,45 @@ void HashedTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision p
   }
 }
 
-// Rows are prefetched kAhead before they are copied.  kDim > 0: f32 rows of as many values, as f32.
+// kDim > 0: f32 rows of as many values.
 template <std::uint32_t kDim>
 void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
                            std::uint8_t* out) const {
-  const std::size_t n = keys.size();
   const std::size_t out_bytes = WireRowBytes(precision, dim);
+  if (kDim == 0 || precision == Precision::kF32) {
+    VisitRows(keys, [&](std::size_t i, const std::byte* record) {
+      if (record == nullptr) {
+        store_.WriteInitialWireRow(keys[i], dim, precision, out + i * out_bytes);
+      } else if constexpr (kDim > 0) {
+        std::memcpy(out + i * (kDim * sizeof(float)), record, kDim * sizeof(float));
+      } else {
+        store_.WriteWireRow(record, dim, precision, out + i * out_bytes);
+      }
+    });
+    return;
+  }
+  // Copied as they are, and encoded some at a time.
+  constexpr std::size_t kTogetherMax = 1024 / std::max(kDim, 1u);
+  float values[kTogetherMax * kDim + 1];
+  VisitRows(keys, [&](std::size_t i, const std::byte* record) {
+    const std::size_t at = i % kTogetherMax;
+    if (record == nullptr) {
+      store_.WriteInitialWireRow(keys[i], kDim, Precision::kF32,
+                                 reinterpret_cast<std::uint8_t*>(values + at * kDim));
+    } else {
+      std::memcpy(values + at * kDim, record, kDim * sizeof(float));
+    }
+    if (at + 1 == kTogetherMax || i + 1 == keys.size()) {
+      EncodeWireRows(precision, values, at + 1, kDim, out + (i - at) * out_bytes);
+    }
+  });
+}
+
+// Calls visit(i, the record of keys[i], or nullptr) for each key, with the record's values in the
+// cache.
+template <typename Visit>
+void HashedTable::VisitRows(std::span<const Key> keys, const Visit& visit) const {
+  const std::size_t n = keys.size();
   HomesAhead homes(index_, keys);
   const std::byte* records[kRing];
   const auto find = [&](std::size_t i) {
@@ -79,25 +111,11 @@ void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precisi
     if (slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "pull of a row on disk, table " << spec().name;
       const std::byte* record = store_.RecordOf(slot->place - 1);
-      if constexpr (kDim > 0) {
-        PrefetchLines(record, kDim * sizeof(float));
-      } else {
-        store_.PrefetchValues(record);
-      }
+      store_.PrefetchValues(record);
       if (spec().spills) {
         Mark(slot->place - 1);
       }
       records[i % kRing] = record;
-    }
-  };
-  const auto copy = [&](std::size_t i) {
-    const std::byte* record = records[i % kRing];
-    if (record == nullptr) {
-      store_.WriteInitialWireRow(keys[i], dim, precision, out + i * out_bytes);
-    } else if constexpr (kDim > 0) {
-      std::memcpy(out + i * (kDim * sizeof(float)), record, kDim * sizeof(float));
-    } else {
-      store_.WriteWireRow(record, dim, precision, out + i * out_bytes);
     }
   };
   const std::size_t ahead = AheadOf(store_.layout().value_bytes());
@@ -106,11 +124,11 @@ void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precisi
     find(i);
   }
   for (std::size_t i = head; i < n; ++i) {
-    copy(i - ahead);
+    visit(i - ahead, records[(i - ahead) % kRing]);
     find(i);
   }
   for (std::size_t i = n - head; i < n; ++i) {
-    copy(i);
+    visit(i, records[i % kRing]);
   }
 }
 

@@ -85,6 +85,8 @@ class HashedTable final : public Table {
   template <std::uint32_t kDim>
   void PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
                 std::uint8_t* out) const;
+  template <typename Visit>
+  void VisitRows(std::span<const Key> keys, const Visit& visit) const;
   template <typename Source>
   void UpdateRows(const StepRates& rates, const Source& source);
   bool Locate(const StepRates& rates, Key key, KeyIndex::Home home, std::uint64_t count,
