@@ -47,8 +47,7 @@ void AskForHugePages(std::byte* data, std::size_t bytes) {
 }  // namespace
 
 std::size_t MappedMemory::RoundUp(std::size_t bytes) {
-  const std::size_t unit = AlignmentOf(bytes);
-  return (bytes + unit - 1) / unit * unit;
+  return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 MappedMemory::MappedMemory(std::size_t bytes) : bytes_(RoundUp(bytes)) {

@@ -3,7 +3,7 @@
 //
 // Below kHugeBytesMin memory comes in pages of 4 KiB: a huge page commits 2 MiB at once, which is
 // much beside so little, and the processor knows so few small pages by heart.  From there on it is
-// aligned to huge pages and a multiple of them, and asks for them.
+// aligned to huge pages and asks for them; what is left at its end, less than one, is small pages.
 //
 // Thread safety: none; a move-only value.
 #pragma once
@@ -20,7 +20,8 @@ inline constexpr std::size_t kHugeBytesMin = std::size_t{8} << 20;
 class MappedMemory {
  public:
   MappedMemory() = default;
-  // `bytes` rounded up.  The process ends if the address space is exhausted.  REQUIRES: bytes > 0.
+  // `bytes` rounded up to pages of 4 KiB.  The process ends if the address space is exhausted.
+  // REQUIRES: bytes > 0.
   explicit MappedMemory(std::size_t bytes);
   ~MappedMemory();
   MappedMemory(MappedMemory&& other) noexcept;

@@ -71,7 +71,7 @@ TEST(KeyIndexTest, KeepsItsLoadWithinBounds) {
       most_load = std::max(most_load, load);
     }
   }
-  EXPECT_GT(least_load, 0.55);
+  EXPECT_GT(least_load, 0.54);
   EXPECT_LT(most_load, 0.86);
   const KeyIndex::ProbeLengths probes = index.MeasureProbes();
   EXPECT_LT(static_cast<double>(probes.sum) / 400000, 1.3);
