@@ -146,6 +146,9 @@ rocksdb::Options OptionsOf(const ColdLayout& layout, std::shared_ptr<rocksdb::Ca
   options.compression = CompressionOf(layout);
   options.target_file_size_base = layout.file_bytes;
   options.max_bytes_for_level_base = 4 * layout.file_bytes;
+  options.level0_file_num_compaction_trigger = static_cast<int>(layout.fresh_files);
+  options.level0_slowdown_writes_trigger = 1 << 20;  // Files that are ingested wait for no one.
+  options.level0_stop_writes_trigger = 1 << 20;
   options.optimize_filters_for_hits = true;
   if (layout.compaction == ColdLayout::Compaction::kLeveled) {
     options.level_compaction_dynamic_level_bytes = true;

@@ -18,12 +18,15 @@ struct ColdLayout {
   std::uint32_t block_bytes = 4096;
   // Filters tell which of the sorted runs has a key's newest row, not whether there is one: the
   // last run has none.
-  Filter filter = Filter::kNone;
+  Filter filter = Filter::kBloom;
   Compression compression = Compression::kNone;
   Compaction compaction = Compaction::kLeveled;
   // Of each table; files of the last level.
   std::uint64_t file_bytes = std::uint64_t{32} << 20;
-  bool partitioned_index = false;
+  // Files of a table as they came that begin a compaction: the more, the less often each row is
+  // written again, and the more filters a read asks.
+  std::uint32_t fresh_files = 16;
+  bool partitioned_index = true;
   bool hash_in_blocks = false;
   bool cache_rows = false;    // Blocks of rows go through the cache; if not, index blocks only.
   bool direct_reads = false;  // Around the kernel's page cache.

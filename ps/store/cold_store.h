@@ -46,7 +46,7 @@ struct ColdTable {
 struct ColdStoreOptions {
   // Of blocks, and of rows that wait until there are enough of them for a file.
   std::uint64_t cache_bytes = std::uint64_t{32} << 20;
-  std::uint32_t reader_threads = 2;
+  std::uint32_t reader_threads = 8;
   // Called after an event was put into the queue.
   std::function<void()> wake;
   ColdLayout layout;
