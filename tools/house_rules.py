@@ -53,6 +53,10 @@ RULES = [
         except_in=("tests/",),
     ),
     Rule(
+        r"\b(__builtin_prefetch|_mm_prefetch)\b",
+        "use PrefetchLine (common/prefetch.h), which the compiler does not delete",
+    ),
+    Rule(
         r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*\b__(AVX|SSE|FMA|F16C|BMI)",
         "one file an instruction set, chosen at run time",
     ),

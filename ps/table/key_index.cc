@@ -12,12 +12,12 @@ namespace {
 
 constexpr std::uint64_t kGroupBytes = 128;
 constexpr std::uint64_t kFirstBytes = kPageBytes;  // 32 groups.
-// Of the slots of all but the spare groups.  Looked up at load 0.72 (just grown) and 0.90, 5 and 13
-// of 100 keys lie outside their home group, and a key is found in 1.08 and 1.45 groups; that one is
-// absent is known after 1.5 and 7.
+// Of the slots of all but the spare groups.  At load 0.60 (just grown), 0.70 and 0.82 a present key
+// is found in 1.03, 1.06 and 1.18 groups; looking up what is absent takes 1.4, 1.9 and 3.5 times as
+// long as a present key (bench/store_bench --only=find).
 constexpr std::uint64_t kLoadPercent = 85;
-// A migration carries so many groups over with each insert or erase.  Growing by a quarter from G
-// groups leaves 1.8 G inserts until the next time, and is done after G / 8.
+// A migration carries so many groups over with each insert or erase.  Growing by half from G groups
+// leaves 3.4 G inserts until the next time, and is done after G / 16.
 constexpr std::uint64_t kCarriedGroups = 16;
 constexpr std::uint64_t kMaintainedGroups = 256;
 // The last groups of a migration are carried at once.

@@ -2,8 +2,7 @@
 // neighbouring cache lines each, grown and shrunk in place, a few groups at a time.
 //
 // Two lines cost little more than one, since they share a DRAM page, and a full group is rarer: at
-// load 0.8, 8 % of the keys lie outside their home group, with groups of four 16 %; each of them
-// costs a cache miss that no one foresaw.
+// load 0.8, 8 % of the keys lie outside their home group, with groups of four 16 %.
 //
 // A key's home group is its hash (Mix64(key), spread by OwnedHashes) * groups / 2^64, so groups are
 // in the order of buckets (BucketOfKey), and a bucket is one run of groups (but for what was
@@ -11,7 +10,7 @@
 // next group with room; a lookup ends at a group with an empty slot.  The array ends with spare
 // groups instead of wrapping around.  Erase moves displaced keys back: there are no tombstones.
 //
-// Growing from G to about 5/4 G groups goes from the back to the front within the same memory
+// Growing from G to about 3/2 G groups goes from the back to the front within the same memory
 // (mremap at the end): keys up to a hash are still in the old layout, those beyond it in the new
 // one, and each insert carries a few groups over.  No call waits for more than that.  Shrinking is
 // the same from the front to the back, and gives the memory at the end back to the kernel.

@@ -19,6 +19,7 @@ FORBIDDEN = [
     ("tests/unit/a.h", "std::vector<std::thread> t;\n", "std::jthread"),
     ("ps/a.h", "std::this_thread::sleep_for(a);\n", "deadline"),
     ("ps/a.h", "usleep(10);\n", "deadline"),
+    ("ps/a.h", "void F(int* p) { __builtin_prefetch(p); }\n", "PrefetchLine"),
     ("worker/nn/a.h", "#ifdef __AVX2__\n", "at run time"),
     ("worker/nn/a.h", "# if defined(__AVX512F__)\n", "at run time"),
     ("tests/unit/a.h", "TEST(A, DISABLED_Works) {}\n", "fix the test"),
