@@ -1,10 +1,12 @@
 // MemoryGovernor: what a shard does about cluster.memory_limit, as arithmetic.
 //
-// In order: rows go to disk while more than kSpillShare of the limit is used, down to kSpillTarget;
+// Where rows can go to disk, a sixth of the limit, 32 MiB at most, is kept for what comes and goes
+// between two looks at the process: frames, rows on their way, RocksDB's buffers.  Of the rest, in
+// order: rows go to disk while more than kSpillShare of it is used, down to kSpillTarget;
 // committed memory without rows is given back beyond kReleaseShare; if rows on disk do not suffice
 // (spilling is off, failed, or nothing is left to spill) and more than kEmergencyShare is used, or
 // kHopelessShare whatever the disk does, it is an emergency, and what cluster.on_memory_limit says
-// happens until less than kSpillShare is used.
+// happens until less than kSpillShare is used; these are shares of the whole limit.
 //
 // Thread safety: a value.
 #pragma once
@@ -43,15 +45,16 @@ class MemoryGovernor {
   // Bytes of rows to move to disk, if `coming` more are about to be made; 0: none.
   std::uint64_t BytesToSpill(const MemoryUse& use, std::uint64_t coming) const {
     const std::uint64_t used = use.used() + coming;
-    return used > Share(kSpillShare) ? used - Share(kSpillTarget) : 0;
+    return used > SpillShare(kSpillShare) ? used - SpillShare(kSpillTarget) : 0;
   }
   // Whether `coming` bytes more are within the limit.
   bool Fits(const MemoryUse& use, std::uint64_t coming) const {
-    return use.used() + coming <= Share(kFullShare);
+    return use.used() + coming <= SpillShare(kFullShare);
   }
   // Free records should go back to the kernel, if `coming` bytes more are about to be made.
   bool ShouldRelease(const MemoryUse& use, std::uint64_t coming) const {
-    return limit_ != 0 && use.resident() + coming > Share(kReleaseShare) && use.free > limit_ / 32;
+    return limit_ != 0 && use.resident() + coming > SpillShare(kReleaseShare) &&
+           use.free > limit_ / 32;
   }
   // Whether it is an emergency now, given whether it was one and whether rows can still go to disk.
   bool IsEmergency(const MemoryUse& use, bool was, bool can_spill) const {
@@ -67,9 +70,15 @@ class MemoryGovernor {
   }
 
  private:
-  std::uint64_t Share(double share) const {
-    return limit_ == 0 ? ~std::uint64_t{0}
-                       : static_cast<std::uint64_t>(static_cast<double>(limit_) * share);
+  static constexpr std::uint64_t kReserveMax = std::uint64_t{32} << 20;
+
+  static std::uint64_t ShareOf(std::uint64_t bytes, double share) {
+    return bytes == 0 ? ~std::uint64_t{0}
+                      : static_cast<std::uint64_t>(static_cast<double>(bytes) * share);
+  }
+  std::uint64_t Share(double share) const { return ShareOf(limit_, share); }
+  std::uint64_t SpillShare(double share) const {
+    return ShareOf(limit_ - std::min(limit_ / 6, kReserveMax), share);
   }
 
   const std::uint64_t limit_;

@@ -233,7 +233,8 @@ void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
     }
     ++counters_.emergencies;
   }
-  if (emergency && policy == proto::Cluster::EVICT) {
+  // What was saved stays as it was until there is more to do.
+  if (emergency && policy == proto::Cluster::EVICT && !saved_.has_value()) {
     state_.EvictOldest(governor_.BytesToEvict(use));
     ForgetEvicted();
   }

@@ -139,7 +139,7 @@ rocksdb::Options OptionsOf(const ColdLayout& layout, std::shared_ptr<rocksdb::Ca
   options.max_manifest_file_size = std::size_t{1} << 20;
   options.manifest_preallocation_size = std::size_t{64} << 10;
   options.use_direct_reads = layout.direct_reads;
-  options.compaction_readahead_size = std::size_t{512} << 10;
+  options.compaction_readahead_size = std::size_t{128} << 10;  // Of each file of 16 and more.
   options.writable_file_max_buffer_size = std::size_t{256} << 10;
   options.write_buffer_size = std::size_t{64} << 10;  // Nothing is written to it.
   options.arena_block_size = std::size_t{4} << 10;

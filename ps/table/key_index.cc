@@ -246,13 +246,32 @@ void KeyIndex::TakeOut(std::uint64_t begin, std::uint64_t end) {
 }
 
 void KeyIndex::PutBack() {
+  // How full the groups are that were written last: to count again what was just stored would wait
+  // for the stores.
+  struct Filled {
+    Slot* group = nullptr;
+    std::uint32_t slots = 0;
+  };
+  constexpr std::uint64_t kRemembered = 8;
+  Filled filled[kRemembered];
   for (const Slot& slot : scratch_) {
     const std::uint64_t hash = HomeOf(slot.key);
-    Slot* group = GroupAt(HomeGroup(hash));
-    while (IsFull(group)) {
-      group += kGroupSlots;
+    Filled* at;
+    for (std::uint64_t g = HomeGroup(hash);; ++g) {
+      at = &filled[g % kRemembered];
+      if (Slot* group = GroupAt(g); at->group != group) {
+        *at = {group, Occupied(group)};
+      }
+      if (at->slots < kGroupSlots) {
+        break;
+      }
     }
-    *(group == last_group_ ? NewSlot(hash) : group + Occupied(group)) = slot;
+    if (at->group == last_group_) {
+      *NewSlot(hash) = slot;
+      std::fill_n(filled, kRemembered, Filled{});  // The array may lie elsewhere now.
+    } else {
+      at->group[at->slots++] = slot;
+    }
   }
 }
 
