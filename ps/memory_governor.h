@@ -6,7 +6,8 @@
 // committed memory without rows is given back beyond kReleaseShare; if rows on disk do not suffice
 // (spilling is off, failed, or nothing is left to spill) and more than kEmergencyShare is used, or
 // kHopelessShare whatever the disk does, it is an emergency, and what cluster.on_memory_limit says
-// happens until less than kSpillShare is used; these are shares of the whole limit.
+// happens until less than kSpillShare is used; these, and what has to fit, are shares of the
+// whole limit.
 //
 // Thread safety: a value.
 #pragma once
@@ -49,7 +50,7 @@ class MemoryGovernor {
   }
   // Whether `coming` bytes more are within the limit.
   bool Fits(const MemoryUse& use, std::uint64_t coming) const {
-    return use.used() + coming <= SpillShare(kFullShare);
+    return use.used() + coming <= Share(kFullShare);
   }
   // Free records should go back to the kernel, if `coming` bytes more are about to be made.
   bool ShouldRelease(const MemoryUse& use, std::uint64_t coming) const {
