@@ -33,15 +33,16 @@ DEFINE_uint32(rounds, 4, "Times that a share of the rows is written again.");
 DEFINE_double(share, 0.3, "That share.");
 DEFINE_uint64(spill_bytes, 4 << 20, "Bytes of a spilled batch.");
 DEFINE_uint64(cache_bytes, 16 << 20, "Memory of the store.");
-DEFINE_uint32(readers, 2, "Threads that read.");
+DEFINE_uint32(readers, 8, "Threads that read.");
 DEFINE_uint32(read_keys, 600000, "Keys read for each figure.");
 DEFINE_uint32(mixed, 150, "Batches spilled and read in turn.");
 DEFINE_uint32(block_bytes, 4096, "Layout: block size.");
-DEFINE_string(filter, "none", "Layout: none, bloom, ribbon.");
+DEFINE_string(filter, "bloom", "Layout: none, bloom, ribbon.");
 DEFINE_string(compression, "none", "Layout: none, lz4, zstd.");
 DEFINE_string(compaction, "leveled", "Layout: leveled, universal.");
 DEFINE_uint64(file_mib, 32, "Layout: MiB of a file.");
-DEFINE_bool(partitioned_index, false, "Layout.");
+DEFINE_bool(partitioned_index, true, "Layout.");
+DEFINE_uint32(fresh_files, 16, "Layout: files as they came that begin a compaction.");
 DEFINE_bool(hash_in_blocks, false, "Layout.");
 DEFINE_bool(cache_rows, false, "Layout.");
 DEFINE_bool(direct_reads, false, "Layout.");
@@ -137,6 +138,7 @@ class Bench {
     layout.compaction = FLAGS_compaction == "universal" ? ColdLayout::Compaction::kUniversal
                                                         : ColdLayout::Compaction::kLeveled;
     layout.file_bytes = FLAGS_file_mib << 20;
+    layout.fresh_files = FLAGS_fresh_files;
     layout.partitioned_index = FLAGS_partitioned_index;
     layout.hash_in_blocks = FLAGS_hash_in_blocks;
     layout.cache_rows = FLAGS_cache_rows;

@@ -2,8 +2,8 @@
 // PrefetchLines: for each line of a range, once.
 //
 // The address may be of memory that was never touched, or of none: nothing is read.  This is no
-// __builtin_prefetch, because GCC (12 to 14) takes a function that does nothing but prefetch for
-// one without effect, and deletes its calls; tables were three times slower for it.
+// __builtin_prefetch, because GCC 12 takes a function that does nothing but prefetch for
+// one without effect, and deletes its calls.
 //
 // Thread safety: pure functions.
 #pragma once
