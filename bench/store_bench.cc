@@ -10,7 +10,9 @@
 //   find     KeyIndex: looking up keys that are there, and keys that are not
 //   insert   KeyIndex: from empty to --grow_rows keys; the longest 1,024 keys; bytes a key
 //   pull     a table of 16 f32 with Adagrad: Pull
-//   push     ApplyStep with three optimizers, beside Adagrad on rows that need no finding
+//   push     ApplyStep with three optimizers, beside Adagrad on rows that need no finding: of keys
+//   that were pulled before, as a rank's are, with the hints of that pull (ten other batches are
+//   pushed in between, so that the caches hold neither rows nor slots), and of keys that were not
 //   grow     that table from empty to --grow_rows rows; the longest step of 256; bytes beside the
 //   record; the same with bf16 and int8 rows
 //
@@ -95,6 +97,13 @@ std::vector<Key> KeysOf(const std::vector<std::uint32_t>& rows) {
   }
   return keys;
 }
+
+// A batch and where its pull found its rows.
+struct PulledKeys {
+  std::vector<Key> keys;
+  std::vector<PullHint> hints;
+  std::size_t size() const { return keys.size(); }
+};
 
 // The rate of work(batch) for a batch of its own; `make` makes it of DistinctRows.
 template <typename Make, typename Work>
@@ -301,8 +310,8 @@ TableSpec Spec(OptimizerKind kind) {
 
 struct Gradients {
   Gradients() : counts(kDraws, 1), floats(kDraws * kDim, 0.01f) {}
-  GradientPart Part(std::span<const Key> keys) const {
-    return {keys, std::span(counts).first(keys.size()), floats.data()};
+  GradientPart Part(std::span<const Key> keys, std::span<const PullHint> hints = {}) const {
+    return {keys, std::span(counts).first(keys.size()), floats.data(), 0, hints};
   }
   const std::vector<std::uint32_t> counts;
   const std::vector<float> floats;
@@ -334,7 +343,7 @@ constexpr std::uint32_t kPlacements = 3;
 
 // Rates of batches, in turn, by how their keys are drawn.
 struct Series {
-  std::vector<double> limits, ours, others;
+  std::vector<double> limits, ours, others, unpulled;
 };
 
 void MeasurePullOnce(Series* uniform, Series* zipf) {
@@ -380,7 +389,7 @@ void MeasurePull(Report* report) {
   report->Rate("pull_zipf_limit_on_same_rows", zipf.limits, zipf.others, 0);
 }
 
-// `others`: the hand-written loop that finds its rows.
+// `others`: the hand-written loop that finds its rows.  `unpulled`: of keys that were not pulled.
 void MeasurePushOnce(const TableSpec& spec, Series* uniform, Series* zipf) {
   const std::uint64_t rows = Rows();
   MappedMemory memory(rows * 2 * kDim * sizeof(float));
@@ -393,17 +402,28 @@ void MeasurePushOnce(const TableSpec& spec, Series* uniform, Series* zipf) {
   const Gradients gradients;
   const float* g = gradients.floats.data();
   const std::unique_ptr<Table> table = FilledTable(spec, rows);
+  const auto pulled = [&](const std::vector<std::uint32_t>& drawn) {
+    PulledKeys batch{KeysOf(drawn), std::vector<PullHint>(drawn.size())};
+    std::vector<float> values(drawn.size() * kDim);
+    table->Pull(batch.keys, kDim, Precision::kF32, reinterpret_cast<std::uint8_t*>(values.data()),
+                batch.hints.data());
+    return batch;
+  };
   std::uint64_t version = 2;
   for (Series* series : {uniform, zipf}) {
     const Draw draw = series == uniform ? Draw::kUniform : Draw::kZipf;
-    std::uint64_t turn = series->ours.size() * 3;
+    std::uint64_t turn = series->ours.size() * 4;
     for (std::uint32_t round = 0; round < Rounds(); ++round) {
       series->limits.push_back(RateInTurn(
           draw, turn++, std::identity(),
           [&](const std::vector<std::uint32_t>& drawn) { HandWrittenUpdate(floats, drawn, g); }));
-      series->ours.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
-        Step(version++, gradients.Part(keys), table.get());
+      series->ours.push_back(RateInTurn(draw, turn++, pulled, [&](const PulledKeys& batch) {
+        Step(version++, gradients.Part(batch.keys, batch.hints), table.get());
       }));
+      series->unpulled.push_back(
+          RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
+            Step(version++, gradients.Part(keys), table.get());
+          }));
       series->others.push_back(RateInTurn(draw, turn++, KeysOf, [&](const std::vector<Key>& keys) {
         HandWrittenPush(index, keys, g);
       }));
@@ -431,6 +451,8 @@ void MeasurePush(Report* report) {
     const std::string name = kind_name;
     report->Rate(name, uniform.limits, uniform.ours, target);
     report->Rate(name + "_zipf", zipf.limits, zipf.ours, 0);
+    report->Rate(name + "_unpulled", uniform.limits, uniform.unpulled, 0);
+    report->Rate(name + "_unpulled_zipf", zipf.limits, zipf.unpulled, 0);
     if (target > 0) {
       report->Rate(name + "_limit_with_find", uniform.limits, uniform.others, 0);
       report->Rate(name + "_zipf_limit_with_find", zipf.limits, zipf.others, 0);

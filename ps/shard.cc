@@ -22,6 +22,7 @@ Shard::Shard(std::shared_ptr<const JobPlan> plan, ShardOptions options)
       served_(plan_->ranks()),
       applied_(plan_->ranks()),
       parked_(plan_->ranks()),
+      hints_(plan_->ranks()),
       governor_(plan_->memory_limit_bytes) {}
 
 void Shard::OnMessage(const std::string& peer, const Bytes& frame, Millis now) {
@@ -140,7 +141,9 @@ void Shard::AnswerPull(const std::string& peer, const Bytes& frame, const FrameH
   }
   const std::size_t bytes = PullReplyBytes(*plan_, *pull, dense ? state_.dense_extent().values : 0);
   ByteWriter writer = StartFrame(reply, bytes);
-  state_.WritePullReply(*pull, dense, writer.Reserve(bytes));
+  const bool pushes = (header.flags & kFlagReadOnly) == 0;
+  state_.WritePullReply(*pull, dense, writer.Reserve(bytes),
+                        pushes ? hints_.Make(header.rank, header.step) : nullptr);
   outbox_.Send(peer, writer.Finish());
   ++counters_.pulls;
   for (const KeyBlock& block : pull->groups) {
@@ -244,8 +247,10 @@ void Shard::ApplyAtOnce(const FrameHeader& header, const Bytes&, const PushBody&
   asp_samples_ += body.samples;
   version_ = phase_.first_step() - 1 + asp_applied_ / plan_->ranks();
   const PushBody* part = &body;
+  const PullHints* hints = hints_.Find(header.rank, header.step);
   state_.ApplyStep(version_, {&part, 1}, RateFactor(plan_->job.train().schedule(), version_ + 1),
-                   1.0f);
+                   1.0f, {&hints, 1});
+  hints_.Drop(header.rank, header.step);
   ForgetEvicted();
   ++counters_.push_applied;
   applied.last = applied.last || (header.flags & kFlagLast) != 0;
@@ -435,21 +440,24 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
   if (phase_.kind() == proto::Phase::TRAIN && !plan_->asp()) {
     const auto at = pending_.find(commit.step());
     std::vector<const PushBody*> parts;
+    std::vector<const PullHints*> hints;
     for (const auto& part : at->second) {
       parts.push_back(&part->body);
+      hints.push_back(hints_.Find(static_cast<std::uint32_t>(hints.size()), commit.step()));
       pending_bytes_ -= part->frame.size();
     }
     counters_.push_applied += parts.size();
     for (const Part& part : repeated_) {
       parts.push_back(&part.body);
     }
-    state_.ApplyStep(commit.step(), parts, commit.rate_factor(), commit.dense_scale());
+    state_.ApplyStep(commit.step(), parts, commit.rate_factor(), commit.dense_scale(), hints);
     ForgetEvicted();
     repeated_.clear();
     pending_.erase(at);
     for (auto& served : served_) {
       served.erase(served.begin(), served.upper_bound(commit.step()));
     }
+    hints_.DropThrough(commit.step());
     MakeRoom(0);
   }
   version_ = commit.step();  // In ASP what is applied may be further.
@@ -467,6 +475,7 @@ void Shard::StartPhase(const proto::Phase& phase) {
   asp_applied_ = 0;
   asp_loss_sum_ = 0;
   asp_samples_ = 0;
+  hints_.Clear();
   for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
     served_[rank].clear();
     applied_[rank] = Applied{.high = phase.first_step() - 1, .beyond = {}};

@@ -28,6 +28,7 @@
 #include "proto/frame.h"
 #include "proto/plan.h"
 #include "ps/memory_governor.h"
+#include "ps/rank_hints.h"
 #include "ps/shard_state.h"
 
 namespace plexus {
@@ -203,6 +204,7 @@ class Shard {
 
   std::vector<std::map<std::uint64_t, Request>> parked_;  // Per rank, by sequence.
   std::map<std::string, Request> phase_queries_;          // By peer.
+  RankHints hints_;
 
   std::optional<proto::Complete> complete_;  // Said until the commit comes.
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.

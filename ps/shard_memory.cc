@@ -170,7 +170,7 @@ void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
 MemoryUse Shard::memory_use() const {
   return {.committed = state_.memory_bytes(),
           .free = state_.free_bytes(),
-          .pending = pending_bytes_,
+          .pending = pending_bytes_ + hints_.bytes(),
           .spilling = spilling_bytes_,
           .other = other_bytes_};
 }

@@ -15,6 +15,20 @@ std::uint64_t SampleCount(std::span<const PushBody* const> parts) {
   return samples;
 }
 
+// Of the keys of `block` in the `table`-th table of its group.
+std::span<const PullHint> HintsOf(const PullHints* hints, const KeyBlock& block,
+                                  std::size_t table) {
+  if (hints != nullptr) {
+    for (const PullHints::Entry& entry : hints->entries) {
+      if (entry.group == block.group && entry.table == table &&
+          entry.hints.size() == block.keys.size()) {
+        return entry.hints;
+      }
+    }
+  }
+  return {};
+}
+
 // Blocks of the dense parameters that `shard` owns, ascending.
 std::vector<std::uint32_t> OwnedBlocks(const JobPlan& plan,
                                        const std::vector<std::uint32_t>& bucket_map,
@@ -48,13 +62,26 @@ ShardState::ShardState(std::shared_ptr<const JobPlan> plan, std::uint32_t shard,
   }
 }
 
-void ShardState::WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out) const {
+void ShardState::WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out,
+                                PullHints* hints) const {
   const Precision precision = PullPrecision(*plan_);
+  if (hints != nullptr) {
+    hints->entries.clear();
+  }
   for (const KeyBlock& block : pull.groups) {
     const KeyGroup& group = plan_->groups[block.group];
     for (std::size_t t = 0; t < group.tables.size(); ++t) {
       const std::uint32_t dim = WireDim(*plan_, group, t);
-      tables_[group.tables[t]]->Pull(block.keys, dim, precision, out);
+      const Table& table = *tables_[group.tables[t]];
+      PullHint* hints_of_keys = nullptr;
+      if (hints != nullptr && table.gives_hints()) {
+        PullHints::Entry& entry = hints->entries.emplace_back();
+        entry.group = block.group;
+        entry.table = static_cast<std::uint32_t>(t);
+        entry.hints.resize(block.keys.size());
+        hints_of_keys = entry.hints.data();
+      }
+      table.Pull(block.keys, dim, precision, out, hints_of_keys);
       out += block.keys.size() * WireRowBytes(precision, dim);
     }
   }
@@ -110,7 +137,8 @@ std::vector<proto::BlockNorm> ShardState::DenseNorms(std::span<const PushBody* c
 }
 
 void ShardState::ApplyStep(std::uint64_t version, std::span<const PushBody* const> parts,
-                           float rate_factor, float dense_scale) {
+                           float rate_factor, float dense_scale,
+                           std::span<const PullHints* const> hints) {
   for (const PushBody* part : parts) {
     if (!part->dense_state.empty()) {
       dense_.Replace(part->dense_state);
@@ -119,7 +147,7 @@ void ShardState::ApplyStep(std::uint64_t version, std::span<const PushBody* cons
   const std::uint64_t samples = SampleCount(parts);
   if (samples > 0) {
     const float scale = 1.0f / static_cast<float>(samples);
-    ApplyTables(version, parts, scale, rate_factor);
+    ApplyTables(version, parts, scale, rate_factor, hints);
     ApplyDense(parts, scale, rate_factor, dense_scale);
   }
   if (version > ended_version_) {  // In ASP a version has many calls.
@@ -148,13 +176,15 @@ const float* ShardState::Decoded(const KeyBlock& block, std::size_t t, std::uint
 }
 
 void ShardState::ApplyTables(std::uint64_t version, std::span<const PushBody* const> parts,
-                             float scale, float rate_factor) {
+                             float scale, float rate_factor,
+                             std::span<const PullHints* const> hints) {
   std::vector<GradientPart> gradient_parts;
   for (std::uint32_t t = 0; t < tables_.size(); ++t) {
     gradient_parts.clear();
     std::size_t used = 0;
-    for (const PushBody* part : parts) {
-      for (const KeyBlock& block : part->groups) {
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      const PullHints* part_hints = p < hints.size() ? hints[p] : nullptr;
+      for (const KeyBlock& block : parts[p]->groups) {
         const KeyGroup& group = plan_->groups[block.group];
         const auto found = std::find(group.tables.begin(), group.tables.end(), t);
         if (found == group.tables.end() || block.keys.empty()) {
@@ -165,7 +195,8 @@ void ShardState::ApplyTables(std::uint64_t version, std::span<const PushBody* co
         gradient_parts.push_back({.keys = block.keys,
                                   .counts = block.counts,
                                   .gradients = Decoded(block, at, dim, &used),
-                                  .dim = dim});
+                                  .dim = dim,
+                                  .hints = HintsOf(part_hints, block, at)});
       }
     }
     if (!gradient_parts.empty()) {

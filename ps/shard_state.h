@@ -30,17 +30,19 @@ class ShardState {
   const DenseStore& dense() const { return dense_; }
   DenseExtent dense_extent() const { return {dense_.value_floats(), dense_.state_floats()}; }
 
-  // Fills the body of a kPullReply; `out` has PullReplyBytes().  Changes nothing.
-  void WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out) const;
+  // Fills the body of a kPullReply; `out` has PullReplyBytes().  Changes nothing.  `hints`: null,
+  // or replaced by what the push of the same keys can use.
+  void WritePullReply(const PullBody& pull, bool dense, std::uint8_t* out,
+                      PullHints* hints = nullptr) const;
 
   // Sums of squares of the mean dense gradient, one a block: what clipping by the norm of all needs
   // before the commit.
   std::vector<proto::BlockNorm> DenseNorms(std::span<const PushBody* const> parts) const;
 
   // Makes version `version` from the step's parts in rank order.  A step without samples changes no
-  // row.
+  // row.  `hints`: of each part's pull, null if there are none; or empty.
   void ApplyStep(std::uint64_t version, std::span<const PushBody* const> parts, float rate_factor,
-                 float dense_scale);
+                 float dense_scale, std::span<const PullHints* const> hints = {});
 
   std::uint32_t table_count() const { return static_cast<std::uint32_t>(tables_.size()); }
   const Table& table(std::uint32_t index) const { return *tables_[index]; }
@@ -83,7 +85,7 @@ class ShardState {
                 float scale, float* sum) const;
   const float* Decoded(const KeyBlock& block, std::size_t t, std::uint32_t dim, std::size_t* used);
   void ApplyTables(std::uint64_t version, std::span<const PushBody* const> parts, float scale,
-                   float rate_factor);
+                   float rate_factor, std::span<const PullHints* const> hints);
   void ApplyDense(std::span<const PushBody* const> parts, float scale, float rate_factor,
                   float dense_scale);
 

@@ -37,7 +37,7 @@ std::uint32_t ArrayTable::CheckedPlace(Key row) const {
 }
 
 void ArrayTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                      std::uint8_t* out) const {
+                      std::uint8_t* out, PullHint*) const {
   const std::size_t out_bytes = WireRowBytes(precision, dim);
   const auto prefetch = [&](std::size_t i) {
     const std::uint32_t place = CheckedPlace(keys[i]);

@@ -45,32 +45,32 @@ HashedTable::HashedTable(const TableSpec& spec, std::uint64_t seed, std::uint32_
 }
 
 void HashedTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                       std::uint8_t* out) const {
+                       std::uint8_t* out, PullHint* hints) const {
   switch (spec().precision == Precision::kF32 ? dim : 0) {
     case 1:
-      return PullRows<1>(keys, dim, precision, out);
+      return PullRows<1>(keys, dim, precision, out, hints);
     case 4:
-      return PullRows<4>(keys, dim, precision, out);
+      return PullRows<4>(keys, dim, precision, out, hints);
     case 8:
-      return PullRows<8>(keys, dim, precision, out);
+      return PullRows<8>(keys, dim, precision, out, hints);
     case 16:
-      return PullRows<16>(keys, dim, precision, out);
+      return PullRows<16>(keys, dim, precision, out, hints);
     case 32:
-      return PullRows<32>(keys, dim, precision, out);
+      return PullRows<32>(keys, dim, precision, out, hints);
     case 64:
-      return PullRows<64>(keys, dim, precision, out);
+      return PullRows<64>(keys, dim, precision, out, hints);
     default:
-      return PullRows<0>(keys, dim, precision, out);
+      return PullRows<0>(keys, dim, precision, out, hints);
   }
 }
 
 // kDim > 0: f32 rows of as many values.
 template <std::uint32_t kDim>
 void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                           std::uint8_t* out) const {
+                           std::uint8_t* out, PullHint* hints) const {
   const std::size_t out_bytes = WireRowBytes(precision, dim);
   if (kDim == 0 || precision == Precision::kF32) {
-    VisitRows(keys, [&](std::size_t i, const std::byte* record) {
+    VisitRows(keys, hints, [&](std::size_t i, const std::byte* record) {
       if (record == nullptr) {
         store_.WriteInitialWireRow(keys[i], dim, precision, out + i * out_bytes);
       } else if constexpr (kDim > 0) {
@@ -84,7 +84,7 @@ void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precisi
   // Copied as they are, and encoded some at a time.
   constexpr std::size_t kTogetherMax = 1024 / std::max(kDim, 1u);
   float values[kTogetherMax * kDim + 1];
-  VisitRows(keys, [&](std::size_t i, const std::byte* record) {
+  VisitRows(keys, hints, [&](std::size_t i, const std::byte* record) {
     const std::size_t at = i % kTogetherMax;
     if (record == nullptr) {
       store_.WriteInitialWireRow(keys[i], kDim, Precision::kF32,
@@ -99,15 +99,18 @@ void HashedTable::PullRows(std::span<const Key> keys, std::uint32_t dim, Precisi
 }
 
 // Calls visit(i, the record of keys[i], or nullptr) for each key, with the record's values in the
-// cache.
+// cache, and sets hints, if not null.
 template <typename Visit>
-void HashedTable::VisitRows(std::span<const Key> keys, const Visit& visit) const {
+void HashedTable::VisitRows(std::span<const Key> keys, PullHint* hints, const Visit& visit) const {
   const std::size_t n = keys.size();
   HomesAhead homes(index_, keys);
   const std::byte* records[kRing];
   const auto find = [&](std::size_t i) {
     const Slot* slot = index_.Find(keys[i], homes.Of(i));
     records[i % kRing] = nullptr;
+    if (hints != nullptr) {
+      hints[i] = slot == nullptr ? kNoHint : index_.HintOf(slot);
+    }
     if (slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "pull of a row on disk, table " << spec().name;
       const std::byte* record = store_.RecordOf(slot->place - 1);
@@ -137,7 +140,13 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   CHECK_LT(version, kCountMax) << "versions have 32 bits";
   version_ = version;
   const StepRates rates{version, scale, rate_factor};
-  merger_.ForStep(parts, [&](const auto& source) { UpdateRows(rates, source); });
+  merger_.ForStep(parts, [&](const auto& source) {
+    if (source.hints().empty()) {
+      UpdateFoundRows(rates, source);
+    } else {
+      UpdateHintedRows(rates, source);
+    }
+  });
   EvictBeyondLimits(version);
 }
 
@@ -170,43 +179,80 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   return index_.FindOrInsert(key, home, made);
 }
 
-// Finds or makes the key's row, and prefetches it; false: the key has none.
-[[gnu::always_inline]] inline bool HashedTable::Locate(const StepRates& rates, Key key,
-                                                       KeyIndex::Home home, std::uint64_t count,
+[[gnu::noinline]] Slot* HashedTable::SlotForUnprefetched(Key key, std::uint64_t count,
+                                                         std::uint64_t version, bool* made) {
+  return SlotFor(key, index_.HomeOf(key), count, version, made);
+}
+
+// Makes the key's row if the slot is new, and prefetches it.
+[[gnu::always_inline]] inline void HashedTable::Locate(const StepRates& rates, Key key, Slot* slot,
+                                                       bool made, std::uint64_t count,
                                                        const float* sums, std::uint32_t active,
                                                        std::size_t at) {
-  bool made = false;
-  Slot* slot = SlotFor(key, home, count, rates.version, &made);
-  if (slot == nullptr) {
-    return false;
-  }
   const std::uint32_t handle = made ? AddHandle() : slot->place - 1;
-  old_steps_[at] = slot->last_step;
-  slot->place = handle + 1;
-  slot->last_step = static_cast<std::uint32_t>(rates.version);
   if (made) {
     store_.Make(key, handle);
-  } else {
-    store_.PrefetchRow(handle);
   }
-  handles_of_[at] = handle;
-  counts_of_[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
-  pending_.Set(at, store_.RecordOf(handle), key, sums, active);
-  return true;
+  std::byte* record = store_.RecordOf(handle);
+  if (!made) {
+    store_.PrefetchRecord(record);
+  }
+  if (store_.counts()) {
+    store_.PrefetchCount(handle);
+    handles_of_[at] = handle;
+    counts_of_[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
+    old_steps_[at] = slot->last_step;
+  }
+  slot->place = handle + 1;
+  slot->last_step = static_cast<std::uint32_t>(rates.version);
+  pending_.Set(at, record, key, sums, active);
 }
 
 template <typename Source>
-void HashedTable::UpdateRows(const StepRates& rates, const Source& source) {
+void HashedTable::UpdateFoundRows(const StepRates& rates, const Source& source) {
+  HomesAhead homes(index_, source.keys());
+  UpdateRows(rates, source, [&](std::size_t i, bool* made) {
+    return SlotFor(source.keys()[i], homes.Of(i), source.count(i), rates.version, made);
+  });
+}
+
+template <typename Source>
+void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source) {
+  constexpr std::size_t kHintsAhead = 32;
   const std::span<const Key> keys = source.keys();
-  HomesAhead homes(index_, keys);
+  const std::span<const PullHint> hints = source.hints();
+  for (std::size_t i = 0; i < std::min(kHintsAhead, keys.size()); ++i) {
+    index_.PrefetchHinted(hints[i]);
+  }
+  std::uint64_t hinted = 0;
+  UpdateRows(rates, source, [&](std::size_t i, bool* made) {
+    if (i + kHintsAhead < keys.size()) {
+      index_.PrefetchHinted(hints[i + kHintsAhead]);
+    }
+    if (Slot* slot = index_.FindHinted(keys[i], hints[i]); slot != nullptr) {
+      CHECK_LT(slot->place, kColdPlace) << "push to a row on disk, table " << spec().name;
+      ++hinted;
+      return slot;
+    }
+    return SlotForUnprefetched(keys[i], source.count(i), rates.version, made);
+  });
+  counters_.hinted += hinted;
+}
+
+// slot_of(i, &made): the slot of source.keys()[i], or nullptr: it has no row.
+template <typename Source, typename SlotOf>
+void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const SlotOf& slot_of) {
   const std::size_t ahead = AheadOf(store_.layout().record_bytes());
   std::size_t located = 0;  // Rows.
   std::size_t updated = 0;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (!Locate(rates, keys[i], homes.Of(i), source.count(i), source.gradients(i), source.active(i),
-                located % kPending)) {
+  for (std::size_t i = 0; i < source.keys().size(); ++i) {
+    bool made = false;
+    Slot* slot = slot_of(i, &made);
+    if (slot == nullptr) {
       continue;
     }
+    Locate(rates, source.keys()[i], slot, made, source.count(i), source.gradients(i),
+           source.active(i), located % kPending);
     if (++located == updated + ahead + kTogether) {
       UpdatePending(rates, updated, updated + kTogether);
       updated += kTogether;

@@ -34,8 +34,9 @@ class HashedTable final : public Table {
   const TableSpec& spec() const override { return store_.spec(); }
   const RowLayout& layout() const override { return store_.layout(); }
 
-  void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-            std::uint8_t* out) const override;
+  void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision, std::uint8_t* out,
+            PullHint* hints) const override;
+  bool gives_hints() const override { return true; }
   void ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                  float rate_factor) override;
   void EndVersion(std::uint64_t version) override;
@@ -76,7 +77,7 @@ class HashedTable final : public Table {
   }
 
   // Rows of a step that are updated together, and rows that are located and not yet updated.
-  static constexpr std::size_t kTogether = 8;
+  static constexpr std::size_t kTogether = 2;
   static constexpr std::size_t kPending = 64;  // A multiple of it, kAhead more at least.
 
   // Why a row goes.
@@ -84,18 +85,23 @@ class HashedTable final : public Table {
 
   template <std::uint32_t kDim>
   void PullRows(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                std::uint8_t* out) const;
+                std::uint8_t* out, PullHint* hints) const;
   template <typename Visit>
-  void VisitRows(std::span<const Key> keys, const Visit& visit) const;
+  void VisitRows(std::span<const Key> keys, PullHint* hints, const Visit& visit) const;
+  template <typename Source, typename SlotOf>
+  void UpdateRows(const StepRates& rates, const Source& source, const SlotOf& slot_of);
   template <typename Source>
-  void UpdateRows(const StepRates& rates, const Source& source);
-  bool Locate(const StepRates& rates, Key key, KeyIndex::Home home, std::uint64_t count,
+  void UpdateFoundRows(const StepRates& rates, const Source& source);
+  template <typename Source>
+  void UpdateHintedRows(const StepRates& rates, const Source& source);
+  void Locate(const StepRates& rates, Key key, Slot* slot, bool made, std::uint64_t count,
               const float* sums, std::uint32_t active, std::size_t at);
   void UpdatePending(const StepRates& rates, std::size_t begin, std::size_t end);
   void UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version);
   // The key's slot, made if the key is admitted; nullptr: it is not.
   Slot* SlotFor(Key key, KeyIndex::Home home, std::uint64_t count, std::uint64_t version,
                 bool* made);
+  Slot* SlotForUnprefetched(Key key, std::uint64_t count, std::uint64_t version, bool* made);
   void NoteNewRow(Key key, std::uint64_t version);
 
   std::uint32_t AddHandle();

@@ -42,7 +42,7 @@ HybridTable::Address HybridTable::Locate(Key key) const {
 }
 
 void HybridTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                       std::uint8_t* out) const {
+                       std::uint8_t* out, PullHint*) const {
   const std::size_t n = keys.size();
   const std::size_t out_bytes = WireRowBytes(precision, dim);
   Address addresses[kRing];

@@ -35,8 +35,8 @@ class HybridTable final : public Table {
   const TableSpec& spec() const override { return shared_.spec(); }
   const RowLayout& layout() const override { return shared_.layout(); }
 
-  void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-            std::uint8_t* out) const override;
+  void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision, std::uint8_t* out,
+            PullHint*) const override;
   void ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                  float rate_factor) override;
   void EndVersion(std::uint64_t) override {}

@@ -30,6 +30,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -40,6 +41,7 @@
 #include "common/prefetch.h"
 #include "ps/table/mapped_memory.h"
 #include "ps/table/owned_hashes.h"
+#include "ps/table/pull_hint.h"
 
 namespace plexus {
 
@@ -97,6 +99,21 @@ class KeyIndex {
   }
   Slot* Find(Key key, Home home) {
     return const_cast<Slot*>(static_cast<const KeyIndex*>(this)->Find(key, home));
+  }
+
+  // Where a slot lies now.  After an insert, an erase or Maintain its key may lie elsewhere.
+  PullHint HintOf(const Slot* slot) const {
+    return static_cast<PullHint>(std::min<std::ptrdiff_t>(slot - slots_, kNoHint));
+  }
+  void PrefetchHinted(PullHint hint) const {
+    if (hint < slot_count()) {
+      PrefetchLine(slots_ + hint);
+    }
+  }
+  // nullptr if the key does not lie there.
+  Slot* FindHinted(Key key, PullHint hint) {
+    Slot* slot = slots_ + hint;
+    return hint < slot_count() && slot->key == key && slot->place != 0 ? slot : nullptr;
   }
 
   // The key's slot; a new one has place 0 and last_step 0, and the caller sets its place before any

@@ -11,8 +11,10 @@ namespace plexus {
 
 void PartMerger::Merge(std::span<const GradientPart> parts) {
   std::size_t total = 0;
+  bool hinted = false;
   for (const GradientPart& part : parts) {
     total += part.keys.size();
+    hinted = hinted || !part.hints.empty();
   }
   CHECK_LT(total, std::size_t{1} << 31) << "keys of one step";
   const std::uint32_t bits = std::bit_width(total) + 1;  // Between 2 and 4 slots a key.
@@ -22,6 +24,7 @@ void PartMerger::Merge(std::span<const GradientPart> parts) {
   counts_.clear();
   gradients_.clear();
   active_.clear();
+  hints_.clear();
   sums_of_.clear();
   sums_.clear();
 
@@ -40,6 +43,9 @@ void PartMerger::Merge(std::span<const GradientPart> parts) {
         gradients_.push_back(gradients);
         active_.push_back(part_dim);
         sums_of_.push_back(kNoSum);
+        if (hinted) {
+          hints_.push_back(part.hints.empty() ? kNoHint : part.hints[i]);
+        }
       } else {
         counts_[index] += part.counts[i];
         AddTo(index, gradients, part_dim);

@@ -24,6 +24,7 @@ struct OnePart {
   std::uint64_t count(std::size_t i) const { return part.counts[i]; }
   const float* gradients(std::size_t i) const { return part.gradients + i * dim; }
   std::uint32_t active(std::size_t) const { return dim; }
+  std::span<const PullHint> hints() const { return part.hints; }
 };
 
 class PartMerger {
@@ -62,6 +63,8 @@ class PartMerger {
   }
   // How many of them there are: the most that any part has.
   std::uint32_t active(std::size_t i) const { return active_[i]; }
+  // Of the first part that has the key; empty: no part has any.
+  std::span<const PullHint> hints() const { return hints_; }
 
  private:
   static constexpr std::uint64_t kNoSum = ~std::uint64_t{0};
@@ -75,6 +78,7 @@ class PartMerger {
   std::vector<std::uint64_t> counts_;
   std::vector<const float*> gradients_;  // Of the first part that has the key.
   std::vector<std::uint32_t> active_;
+  std::vector<PullHint> hints_;
   std::vector<std::uint64_t> sums_of_;  // Offset in sums_, or kNoSum.
   std::vector<float> sums_;
   std::vector<std::uint64_t> slots_;  // Open addressing: hash's high half, index + 1; 0 = empty.

@@ -44,10 +44,15 @@ class RowStore {
   void PrefetchValues(const std::byte* record) const {
     PrefetchLines(record, layout_.value_bytes());
   }
+  void PrefetchRecord(const std::byte* record) const {
+    PrefetchLines(record, layout_.record_bytes());
+  }
+  // REQUIRES: counts().
+  void PrefetchCount(std::uint32_t handle) const { PrefetchLine(CountOf(handle)); }
   void PrefetchRow(std::uint32_t handle) const {
-    PrefetchLines(RecordOf(handle), layout_.record_bytes());
+    PrefetchRecord(RecordOf(handle));
     if (has_counts_) {
-      PrefetchLine(CountOf(handle));
+      PrefetchCount(handle);
     }
   }
 

@@ -23,6 +23,7 @@
 #include "common/status.h"
 #include "proto/table_spec.h"
 #include "ps/cold_rows.h"
+#include "ps/table/pull_hint.h"
 #include "ps/table/row_layout.h"
 
 namespace plexus {
@@ -33,6 +34,7 @@ struct GradientPart {
   std::span<const std::uint32_t> counts;  // Occurrences of each key in the minibatch.
   const float* gradients = nullptr;       // [keys x dim]; need not be aligned.
   std::uint32_t dim = 0;                  // Of these gradients: the first `dim` values; 0 = all.
+  std::span<const PullHint> hints = {};   // Of the keys' Pull; empty: there are none.
 };
 
 // A row as it is stored and restored.
@@ -59,6 +61,7 @@ struct TableCounters {
   std::uint64_t refused_admission = 0;  // Gradients of keys that the admission filter held back,
   std::uint64_t refused_memory = 0;     // that memory_limit left without a row.
   std::uint64_t late_pushes = 0;  // Rows made for a key evicted since the push's rows were pulled.
+  std::uint64_t hinted = 0;       // Rows of pushes that lay where their pull had found them.
   std::uint64_t spilled = 0;      // Rows that went to disk,
   std::uint64_t thawed = 0;       // that came back.
   std::uint64_t promoted = 0;     // HYBRID: keys that got a row of their own,
@@ -93,9 +96,11 @@ class Table {
   virtual const RowLayout& layout() const = 0;
 
   // The first `dim` values of keys[i] as a wire row at out + i * WireRowBytes(precision, dim).
+  // `hints`: null, or [keys], which are set if gives_hints().
   // REQUIRES, here and below: keys of an ARRAY table are less than spec().rows; none is on disk.
   virtual void Pull(std::span<const Key> keys, std::uint32_t dim, Precision precision,
-                    std::uint8_t* out) const = 0;
+                    std::uint8_t* out, PullHint* hints = nullptr) const = 0;
+  virtual bool gives_hints() const { return false; }
   // All values, as floats: values + i * dim.
   void Pull(std::span<const Key> keys, float* values) const {
     Pull(keys, spec().dim, Precision::kF32, reinterpret_cast<std::uint8_t*>(values));

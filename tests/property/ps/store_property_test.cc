@@ -41,8 +41,9 @@ struct OwnedPart {
   std::vector<std::uint32_t> counts;
   std::vector<float> gradients;
   std::uint32_t dim = 0;
+  std::vector<PullHint> hints;  // Empty, or one a key.
 
-  GradientPart View() const { return {keys, counts, gradients.data(), dim}; }
+  GradientPart View() const { return {keys, counts, gradients.data(), dim, hints}; }
 };
 
 // The disk: what was spilled, stale copies included.
@@ -184,6 +185,7 @@ class TableRun {
         }
       }
       ASSERT_NO_FATAL_FAILURE(ThawFor(part.keys));
+      AddHints(&part);
       views.push_back(part.View());
     }
     table_->ApplyStep(version_, views, 0.5f, 1.0f);
@@ -198,13 +200,37 @@ class TableRun {
     ASSERT_EQ(table_->row_count(), naive_.rows().size());
   }
 
+  // Of pulls of any time, or none, or nonsense; or of a pull just now.
+  void AddHints(OwnedPart* part) {
+    const std::uint64_t choice = draws_.Below(3);
+    if (choice == 0) {
+      return;
+    }
+    part->hints.resize(part->keys.size(), kNoHint);
+    if (choice == 1 && table_->gives_hints()) {
+      std::vector<float> values(part->keys.size() * spec_.dim);
+      table_->Pull(part->keys, spec_.dim, Precision::kF32,
+                   reinterpret_cast<std::uint8_t*>(values.data()), part->hints.data());
+      return;
+    }
+    for (std::size_t i = 0; i < part->keys.size(); ++i) {
+      const auto at = pulled_hints_.find(part->keys[i]);
+      part->hints[i] = draws_.Below(4) == 0        ? static_cast<PullHint>(draws_.Below(3000))
+                       : at != pulled_hints_.end() ? at->second
+                                                   : kNoHint;
+    }
+  }
+
   void Pull() {
     const std::vector<Key> keys = RandomKeys(60);
     ASSERT_NO_FATAL_FAILURE(ThawFor(keys));
     const std::uint32_t dim = 1 + static_cast<std::uint32_t>(draws_.Below(spec_.dim));
     std::vector<float> values(keys.size() * dim);
-    table_->Pull(keys, dim, Precision::kF32, reinterpret_cast<std::uint8_t*>(values.data()));
+    std::vector<PullHint> hints(keys.size(), kNoHint);
+    table_->Pull(keys, dim, Precision::kF32, reinterpret_cast<std::uint8_t*>(values.data()),
+                 hints.data());
     for (std::size_t i = 0; i < keys.size(); ++i) {
+      pulled_hints_[keys[i]] = hints[i];
       const std::vector<float> expected = naive_.Values(keys[i]);
       ASSERT_EQ(std::memcmp(expected.data(), values.data() + i * dim, dim * sizeof(float)), 0)
           << "key " << keys[i] << " at version " << version_;
@@ -255,6 +281,7 @@ class TableRun {
   NaiveTable naive_;
   Disk disk_;
   std::vector<std::pair<Key, std::vector<std::byte>>> stale_;  // Overwritten copies.
+  std::unordered_map<Key, PullHint> pulled_hints_;
   std::uint64_t version_ = 0;
   std::uint64_t next_new_ = 0;
   std::uint64_t operations_ = 0;
