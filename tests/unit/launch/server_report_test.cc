@@ -155,7 +155,8 @@ class SpokenTable final : public Table {
 
   const TableSpec& spec() const override { return spec_; }
   const RowLayout& layout() const override { return layout_; }
-  void Pull(std::span<const Key>, std::uint32_t, Precision, std::uint8_t*) const override {}
+  void Pull(std::span<const Key>, std::uint32_t, Precision, std::uint8_t*,
+            PullHint*) const override {}
   void ApplyStep(std::uint64_t, std::span<const GradientPart>, float, float) override {}
   void EndVersion(std::uint64_t) override {}
   void ForEachRow(const std::function<void(const RowView&)>&) const override {}
