@@ -45,10 +45,10 @@ TEST(SchedulerVoidTest, AShardThatSawLessIsToldAndWaitedFor) {
   for (const bool seer_first : {false, true}) {
     SchedulerDriver driver;
     driver.Start();
-    driver.Say(seer_first ? 1 : 0, seer_first ? Without(driver.Complete(1), {0})
-                                              : driver.Complete(1));
-    driver.Say(seer_first ? 0 : 1, seer_first ? driver.Complete(1)
-                                              : Without(driver.Complete(1), {0}));
+    driver.Say(seer_first ? 1 : 0,
+               seer_first ? Without(driver.Complete(1), {0}) : driver.Complete(1));
+    driver.Say(seer_first ? 0 : 1,
+               seer_first ? driver.Complete(1) : Without(driver.Complete(1), {0}));
     auto taken = driver.Take();
     EXPECT_THAT(taken["server-1"], IsEmpty());
     ASSERT_THAT(taken["server-0"], SizeIs(1)) << "no commit";

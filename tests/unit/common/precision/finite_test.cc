@@ -52,10 +52,10 @@ TEST(FiniteTest, EveryBf16AndF16IsJudgedAsItDecodes) {
 }
 
 TEST(FiniteTest, WhatIsEncodedFromFiniteValuesIsFinite) {
-  for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kF16,
-                                    Precision::kInt8, Precision::kInt4}) {
-    std::vector<float> floats = {std::numeric_limits<float>::max(), -1, 0, 1e-45f,
-                                 -std::numeric_limits<float>::max(), 3, 1e38f};
+  for (const Precision precision :
+       {Precision::kF32, Precision::kBf16, Precision::kF16, Precision::kInt8, Precision::kInt4}) {
+    std::vector<float> floats = {std::numeric_limits<float>::max(),  -1, 0,    1e-45f,
+                                 -std::numeric_limits<float>::max(), 3,  1e38f};
     std::vector<std::uint8_t> wire(WireRowBytes(precision, 7) * 2);
     EncodeWireRow(precision, floats.data(), 7, wire.data());
     EncodeWireRow(precision, floats.data(), 7, wire.data() + wire.size() / 2);
