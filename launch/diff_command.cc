@@ -14,8 +14,8 @@ void Print(const std::string& name, const TableDifference& table) {
     std::printf("table %s: not compared: %s\n", name.c_str(), table.note.c_str());
     return;
   }
-  std::printf("table %s: %llu rows equal, %llu differ, %llu only in A, %llu only in B", name.c_str(),
-              n(table.equal), n(table.changed), n(table.only_a), n(table.only_b));
+  std::printf("table %s: %llu rows equal, %llu differ, %llu only in A, %llu only in B",
+              name.c_str(), n(table.equal), n(table.changed), n(table.only_a), n(table.only_b));
   if (table.changed > 0) {
     std::printf("; largest difference %.9g of values, %.9g of state", table.values_max,
                 table.state_max);

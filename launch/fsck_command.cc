@@ -24,13 +24,12 @@ int FsckCommand(const Flags& flags) {
           finding.offset.has_value() ? " at offset " + std::to_string(*finding.offset) : "";
       std::printf("%s%s: %s\n", finding.file.c_str(), offset.c_str(), finding.what.c_str());
     }
-    std::printf("%s: %s; model %s, version %llu, %llu files, %llu blocks, %llu rows, %llu bytes\n",
-                directory.c_str(), check.damaged() ? "DAMAGED" : "clean", check.model.c_str(),
-                static_cast<unsigned long long>(check.version),
-                static_cast<unsigned long long>(check.files),
-                static_cast<unsigned long long>(check.blocks),
-                static_cast<unsigned long long>(check.rows),
-                static_cast<unsigned long long>(check.bytes));
+    std::printf(
+        "%s: %s; model %s, version %llu, %llu files, %llu blocks, %llu rows, %llu bytes\n",
+        directory.c_str(), check.damaged() ? "DAMAGED" : "clean", check.model.c_str(),
+        static_cast<unsigned long long>(check.version),
+        static_cast<unsigned long long>(check.files), static_cast<unsigned long long>(check.blocks),
+        static_cast<unsigned long long>(check.rows), static_cast<unsigned long long>(check.bytes));
     damaged = damaged || check.damaged();
   }
   return damaged ? 1 : 0;

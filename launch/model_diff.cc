@@ -15,7 +15,6 @@
 namespace plexus {
 namespace {
 
-
 double Distance(float a, float b) {
   if (std::memcmp(&a, &b, sizeof(a)) == 0) {
     return 0;
@@ -243,9 +242,9 @@ class Differ {
     const auto at = dense_.find(name);
     if (at == dense_.end() || at->second.size() != floats.size()) {
       difference.changed += floats.size();
-      difference.note = at == dense_.end() ? "elements from " + std::to_string(name.second) +
-                                                 " on only in B"
-                                           : "another shape, or optimizer";
+      difference.note = at == dense_.end()
+                            ? "elements from " + std::to_string(name.second) + " on only in B"
+                            : "another shape, or optimizer";
     } else {
       for (std::size_t i = 0; i < floats.size(); ++i) {
         const bool same = std::memcmp(&floats[i], &at->second[i], sizeof(float)) == 0;
@@ -263,10 +262,10 @@ class Differ {
   const Side b_;
   const DiffOptions options_;
   ModelDifference difference_;
-  std::vector<std::uint32_t> table_of_b_;  // B's table -> A's, or kNoTable.
+  std::vector<std::uint32_t> table_of_b_;            // B's table -> A's, or kNoTable.
   std::vector<std::unordered_map<Key, Held>> rows_;  // Of A, by table: this share.
   std::vector<std::byte> records_;
-  std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> filters_;  // Of A: hashes.
+  std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> filters_;     // Of A: hashes.
   std::map<std::pair<std::string, std::uint32_t>, std::vector<float>> dense_;  // Of A.
 };
 

@@ -52,7 +52,7 @@ struct ModelDifference {
 };
 
 struct DiffOptions {
-  std::uint32_t top = 20;  // Keys to name, of each table.
+  std::uint32_t top = 20;                                 // Keys to name, of each table.
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;  // Of rows held at a time, about.
 };
 

@@ -1,5 +1,5 @@
-// ModelDump: the rows of one table of a saved model as lines of text: key, last step, count, values,
-// optimizer state, with a tab between any two.
+// ModelDump: the rows of one table of a saved model as lines of text: key, last step, count,
+// values, optimizer state, with a tab between any two.
 //
 // Unsorted and single rows need one block in memory.  Sorted, the keys are cut into ranges whose
 // rows fit the memory, by a sample of the keys; the model is read once for the sample and once for
@@ -19,10 +19,10 @@
 namespace plexus {
 
 struct DumpOptions {
-  std::string table;       // May be empty if the model has one.
-  std::optional<Key> key;  // Only this row.
-  bool sorted = false;     // By key.
-  bool header = false;     // A first line that names the columns.
+  std::string table;                                      // May be empty if the model has one.
+  std::optional<Key> key;                                 // Only this row.
+  bool sorted = false;                                    // By key.
+  bool header = false;                                    // A first line that names the columns.
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;  // Of rows held to be sorted, about.
 };
 

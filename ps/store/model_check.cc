@@ -217,10 +217,10 @@ class FileCheck {
         if (!end.Get(&before) || end.remaining() != 0) {
           return "an end block of the wrong length";
         }
-        return before + 1 == blocks_ ? ""
-                                     : "the end block counts " + std::to_string(before) +
-                                           " blocks before it, there are " +
-                                           std::to_string(blocks_ - 1);
+        return before + 1 == blocks_
+                   ? ""
+                   : "the end block counts " + std::to_string(before) +
+                         " blocks before it, there are " + std::to_string(blocks_ - 1);
       }
       default:
         return "a block of unknown kind " + std::to_string(kind);
@@ -366,8 +366,8 @@ ModelCheck CheckModel(const std::string& directory) {
                                     ", the files add up to " + DigestHex(contents.digest)});
     }
   } else {  // What can be checked without it.
-    for (std::uint32_t shard = 0;
-         std::filesystem::exists(directory + "/" + FileOfShard(shard)); ++shard) {
+    for (std::uint32_t shard = 0; std::filesystem::exists(directory + "/" + FileOfShard(shard));
+         ++shard) {
       known.insert(FileOfShard(shard));
       FileCheck(directory + "/" + FileOfShard(shard), nullptr, shard, std::nullopt, &contents)
           .Run();

@@ -1,9 +1,9 @@
 // Checks a saved model on disk against its manifest and itself, without the job.
 //
 // Every file that the manifest names: size, blocks' checksums and structure, whole-file hash, the
-// shard and version that it says it is of; the manifest's own checksum, and its model_digest against
-// the sum over all rows, dense blocks and filters.  After damage it goes on with the next block as
-// long as block lengths can be followed, then with the next file.
+// shard and version that it says it is of; the manifest's own checksum, and its model_digest
+// against the sum over all rows, dense blocks and filters.  After damage it goes on with the next
+// block as long as block lengths can be followed, then with the next file.
 //
 // Thread safety: pure functions on files.
 #pragma once
