@@ -1,6 +1,7 @@
 // finite_bench: what looking for gradients that are not finite costs, in this process.
 //
 //   finite_bench [--rows=2000000] [--keys=100000] [--pushes=60]
+//                [--precision=F32|BF16|F16|INT8] [--json=FILE]
 //
 // Pushes of --keys distinct keys, uniform over a HASHED table of 16 f32 with Adagrad, are applied
 // by a shard as they arrive (ASP), each from a frame of its own: frames and rows come from memory,
@@ -19,6 +20,7 @@
 #include <glog/logging.h>
 
 #include "common/clock.h"
+#include "common/files.h"
 #include "common/precision/finite.h"
 #include "common/random.h"
 #include "launch/plan.h"
@@ -29,6 +31,7 @@
 DEFINE_uint64(rows, 2000000, "rows of the table");
 DEFINE_uint32(keys, 100000, "distinct keys a push");
 DEFINE_uint32(pushes, 60, "pushes to time");
+DEFINE_string(json, "", "also write the object to this file");
 DEFINE_string(precision, "F32", "of pushed gradients on the wire: F32, BF16, F16 or INT8");
 
 namespace plexus {
@@ -97,16 +100,21 @@ class Bench {
         look.push_back(Nanoseconds([&] { Look(frames[f]); }));
         look_again.push_back(Nanoseconds([&] { Look(frames[f]); }));
         push.push_back(Nanoseconds([&] { Push(frames[f + 1]); }));
-        rank.push_back(Nanoseconds([&] {
-          CHECK(AllFinite(gradients_.data(), gradients_.size()));
-        }));
+        rank.push_back(
+            Nanoseconds([&] { CHECK(AllFinite(gradients_.data(), gradients_.size())); }));
       }
     }
-    std::printf(
-        "{\"precision\": \"%s\", \"dim\": %u, \"push\": %.2f, \"look\": %.3f, \"look_again\": %.3f, "
-        "\"rank\": %.3f}\n",
-        FLAGS_precision.c_str(), kDim, Median(push), Median(look), Median(look_again),
-        Median(rank));
+    char text[200];
+    std::snprintf(text, sizeof(text),
+                  "{\"precision\": \"%s\", \"dim\": %u, \"push\": %.2f, \"look\": %.3f, "
+                  "\"look_again\": %.3f, \"rank\": %.3f}\n",
+                  FLAGS_precision.c_str(), kDim, Median(push), Median(look), Median(look_again),
+                  Median(rank));
+    std::fputs(text, stdout);
+    if (!FLAGS_json.empty()) {
+      const Status status = WriteFileAtomically(FLAGS_json, text);
+      CHECK(status.ok()) << status.message();
+    }
   }
 
  private:

@@ -123,8 +123,10 @@ TEST_F(SavedModelsTest, SortedDumpIsTheSameInAnyMemory) {
     keys.push_back(std::stoull(line));
   }
   EXPECT_TRUE(std::is_sorted(keys.begin(), keys.end()));
-  EXPECT_EQ(Dump(directory, {.table = {}, .key = {}, .sorted = true, .memory_bytes = 10000}), lines);
-  EXPECT_EQ(Dump(directory, {.table = {}, .key = {}, .sorted = true, .memory_bytes = 1}), lines) << "a row at a time";
+  EXPECT_EQ(Dump(directory, {.table = {}, .key = {}, .sorted = true, .memory_bytes = 10000}),
+            lines);
+  EXPECT_EQ(Dump(directory, {.table = {}, .key = {}, .sorted = true, .memory_bytes = 1}), lines)
+      << "a row at a time";
   std::vector<std::string> unsorted = Dump(directory, {});
   EXPECT_NE(unsorted, lines);
   std::sort(unsorted.begin(), unsorted.end());
