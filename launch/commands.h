@@ -13,6 +13,10 @@ int DataCommand(const Flags& flags);
 int EvaluateCommand(const Flags& flags);
 int PredictCommand(const Flags& flags);
 int InspectCommand(const Flags& flags);
+int FsckCommand(const Flags& flags);
+// 0: equal, 1: different, 2: they could not be compared.
+int DiffCommand(const Flags& flags);
+int DumpCommand(const Flags& flags);
 int KeygenCommand(const Flags& flags);
 
 }  // namespace plexus

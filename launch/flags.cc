@@ -40,6 +40,9 @@ DEFINE_double(target_auc, 0.80, "best possible AUC to aim at");
 DEFINE_string(which, "best", "saved model to use: best, or final");
 DEFINE_uint32(top, 20, "hottest keys of each table to name");
 DEFINE_bool(json, false, "print one JSON object");
+DEFINE_string(table, "", "table to dump");
+DEFINE_string(key, "", "only the row of this key");
+DEFINE_bool(sorted, false, "rows in the order of their keys");
 DEFINE_bool(of_fields, false, "inspect: also read the data, and say whose the rows are");
 
 namespace plexus {
@@ -169,6 +172,9 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
   flags.which = FLAGS_which;
   flags.top = FLAGS_top;
   flags.json = FLAGS_json;
+  flags.table = FLAGS_table;
+  flags.key = FLAGS_key;
+  flags.sorted = FLAGS_sorted;
   flags.of_fields = FLAGS_of_fields;
   return flags;
 }

@@ -52,6 +52,9 @@ struct Flags {
   // Inspection.
   std::uint32_t top = 0;
   bool json = false;
+  std::string table;
+  std::string key;
+  bool sorted = false;
   bool of_fields = false;  // `--fields` of `plexus inspect`.
 };
 

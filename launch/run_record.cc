@@ -1,5 +1,6 @@
 #include "launch/run_record.h"
 
+#include <bit>
 #include <cmath>
 #include <map>
 #include <utility>
@@ -81,6 +82,19 @@ Json PhasesJson(const RankSeconds& seconds) {
           {"wait", seconds.wait / seconds.lived}};
 }
 
+void AddVoidPushes(const TrainingTotals& totals, Json* json) {
+  std::uint64_t sum = 0;
+  Json by_rank = Json::object();
+  for (const auto& [rank, pushes] : totals.void_pushes) {
+    sum += pushes;
+    by_rank[std::to_string(rank)] = pushes;
+  }
+  (*json)["void_pushes"] = sum;
+  if (sum > 0) {
+    (*json)["void_pushes_by_rank"] = by_rank;
+  }
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPlan> plan,
@@ -142,6 +156,9 @@ Status RunRecord::OnEvent(const SchedulerEvent& event) {
                 << " logloss=" << event.figures.logloss;
       return OkStatus();
     }
+    case SchedulerEvent::Kind::kVoidPushes:
+      OnVoidPushes(event);
+      return OkStatus();
     case SchedulerEvent::Kind::kSaved:
       return WriteSavedModel(event);
     case SchedulerEvent::Kind::kWorkerLost:
@@ -157,6 +174,22 @@ Status RunRecord::OnEvent(const SchedulerEvent& event) {
       return OkStatus();
   }
   return OkStatus();
+}
+
+void RunRecord::OnVoidPushes(const SchedulerEvent& event) {
+  std::uint64_t& pushes = void_pushes_[event.rank];
+  const auto seen = std::bit_width(pushes);
+  pushes += event.pushes;
+  if (std::bit_width(pushes) == seen) {
+    return;  // Said at 1, 2, 4, 8, ...: a model that has diverged pushes nothing else.
+  }
+  LOG(WARNING) << "rank " << event.rank << " has gradients that are not finite at version "
+               << event.step << ": its push counts as empty; of this rank so far: " << pushes;
+  WriteLine(Json({{"event", "void_push"},
+                  {"rank", event.rank},
+                  {"version", event.step},
+                  {"pushes", pushes}})
+                .dump());
 }
 
 void RunRecord::OnPhase(const proto::Phase& phase) {
@@ -375,6 +408,7 @@ Status RunRecord::Finish() {
   if (!totals.nondeterministic.empty()) {
     json["nondeterministic_because"] = totals.nondeterministic;
   }
+  AddVoidPushes(totals, &json);
   json["interrupted"] = totals.interrupted;
   json["exit_code"] = scheduler_.stop()->exit_code();
   json["error"] =

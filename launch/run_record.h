@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -43,6 +44,7 @@ class RunRecord {
   Status WriteSavedModel(const SchedulerEvent& event);
   void WriteLine(const std::string& json);
   void OnStep(const SchedulerEvent& event);
+  void OnVoidPushes(const SchedulerEvent& event);
   void OnPhase(const proto::Phase& phase);
   void UpdateProgress(double now);
   void SetShare(double share, double now);
@@ -68,6 +70,7 @@ class RunRecord {
   std::string digest_;
   std::vector<proto::Saved> saved_;  // Of the last save.
   double valid_auc_ = -1;
+  std::map<std::uint32_t, std::uint64_t> void_pushes_;  // By rank.
   ProgressBar bar_;
 };
 

@@ -77,6 +77,7 @@ void ServerMetrics::FillPushes(const ShardCounters& counters) {
   const std::string name = "plexus_ps_pushes_total";
   const std::string help = "Pushes by what became of them; those that wait are in no result.";
   SetTotal(name, help, counters.push_applied, {{"result", "applied"}});
+  SetTotal(name, help, counters.push_void, {{"result", "void"}});
   SetTotal(name, help, counters.push_duplicate, {{"result", "duplicate"}});
   SetTotal(name, help, counters.push_refused, {{"result", "refused"}});
   SetTotal(name, help, counters.push_dropped, {{"result", "dropped"}});
@@ -174,6 +175,11 @@ void ServerMetrics::Fill(const Shard& shard) {
   SetTotal("plexus_ps_pulls_parked_total", "Times that a pull had to wait for a version.",
            counters.pulls_parked);
   FillPushes(counters);
+  for (const auto& [rank, pushes] : shard.void_pushes()) {
+    SetTotal("plexus_ps_void_pushes_total",
+             "Pushes that counted as empty, since their gradients were not finite.",
+             static_cast<double>(pushes), {{"rank", std::to_string(rank)}});
+  }
   SetTotal("plexus_ps_commits_total", "Commits applied.", counters.commits);
   SetTotal("plexus_ps_frames_refused_total",
            "Frames refused: malformed, or of a rank's older carrier.", counters.frames_refused);
@@ -216,6 +222,7 @@ StatusPages ServerMetrics::Pages(const Shard& shard, const JobPlan& plan, std::u
   json["pulls"] = counters.pulls;
   json["pushes"] = counters.pushes;
   json["commits"] = counters.commits;
+  json["void_pushes"] = counters.push_void;
   json["tables"] = Json::object();
   for (const proto::TableUsage& usage : shard.state().Usage()) {
     json["tables"][usage.name()] = {{"rows", usage.rows()}, {"bytes", usage.bytes()}};

@@ -1,7 +1,10 @@
 #include "proto/frame.h"
 
 #include <bit>
+#include <cmath>
 #include <cstring>
+
+#include "common/precision/finite.h"
 
 namespace plexus {
 namespace {
@@ -164,6 +167,23 @@ StatusOr<PushBody> DecodePush(const JobPlan& plan, const DenseExtent& dense, con
     return Bad("bytes behind the end");
   }
   return push;
+}
+
+bool PushIsFinite(const JobPlan& plan, const PushBody& push) {
+  if (!std::isfinite(push.loss_sum) || !AllFinite(push.dense.data(), push.dense.size())) {
+    return false;
+  }
+  const Precision precision = PushPrecision(plan);
+  for (const KeyBlock& block : push.groups) {
+    const KeyGroup& group = plan.groups[block.group];
+    for (std::size_t t = 0; t < group.tables.size(); ++t) {
+      if (!WireRowsAreFinite(precision, block.gradients[t].data(), block.keys.size(),
+                             WireDim(plan, group, t))) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 std::size_t PullReplyBytes(const JobPlan& plan, const PullBody& pull, std::uint64_t dense_floats) {

@@ -26,7 +26,7 @@
 //   kPush        u32 samples, u32 groups, f64 loss_sum; per group: u32 group, u32 keys, u64
 //                key[keys], u32 count[keys], per table: a wire row of gradient sums for each key;
 //                if kFlagDense: the shard's dense blocks' gradient sums; if kFlagDenseState: their
-//                values followed by state.
+//                values followed by state.  With kFlagVoid no groups and no samples.
 //   kPushReply, kPhaseQuery   empty
 //   kPhaseReply  a proto::Phase; `step` = the rank's first step that this shard has not applied
 //   kControl     a proto::Control
@@ -86,6 +86,8 @@ inline constexpr std::uint32_t kFlagExhausted = 8;  // The rank has nothing more
 inline constexpr std::uint32_t kFlagDenseState = 16;
 // A deterministic SSP pull was answered at a newer version than the rule's.
 inline constexpr std::uint32_t kFlagInexact = 32;
+// The rank's gradients of this step were not finite: the push counts as empty.
+inline constexpr std::uint32_t kFlagVoid = 64;
 
 struct FrameHeader {
   std::uint32_t magic = kFrameMagic;
@@ -150,6 +152,9 @@ struct DenseExtent {
 // against `plan` before anything is allocated.
 StatusOr<PullBody> DecodePull(const JobPlan& plan, const Bytes& frame);
 StatusOr<PushBody> DecodePush(const JobPlan& plan, const DenseExtent& dense, const Bytes& frame);
+
+// No NaN and no infinity among the loss and the gradients as they decode.
+bool PushIsFinite(const JobPlan& plan, const PushBody& push);
 
 // How long a pull's reply is: the same arithmetic for who writes and who reads.
 std::size_t PullReplyBytes(const JobPlan& plan, const PullBody& pull, std::uint64_t dense_floats);

@@ -199,6 +199,7 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
     Reply(peer, header, FrameType::kError, ReplyCode::kBadRequest, body.status().message());
     return;
   }
+  const bool is_void = EmptyIfVoid(header, &*body);
   const bool waits = Need(body->groups, nullptr);  // BSP, SSP: its commit may wait for the rows.
   if (waits && plan_->asp()) {
     waiting_pushes_.push_back({peer, frame});
@@ -208,11 +209,11 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
     counters_.push_keys += block.keys.size();
   }
   if (known) {  // Canary only.
-    repeated_.push_back({frame, *std::move(body), header.flags});
+    repeated_.push_back({frame, *std::move(body), header.flags, is_void});
   } else if (plan_->asp()) {
-    ApplyAtOnce(header, frame, *body);
+    ApplyAtOnce(header, *body, is_void);
   } else {
-    StorePart(header, frame, *std::move(body));
+    StorePart(header, {frame, *std::move(body), header.flags, is_void});
   }
   Reply(peer, header, FrameType::kPushReply, ReplyCode::kOk);
   MaybeComplete();
@@ -229,14 +230,14 @@ bool Shard::PartIsKnown(std::uint32_t rank, std::uint64_t step) const {
   return at != pending_.end() && at->second[rank].has_value();
 }
 
-void Shard::StorePart(const FrameHeader& header, const Bytes& frame, PushBody body) {
+void Shard::StorePart(const FrameHeader& header, Part part) {
   auto& parts = pending_[header.step];
   parts.resize(plan_->ranks());
-  parts[header.rank] = Part{frame, std::move(body), header.flags};
-  pending_bytes_ += frame.size();
+  pending_bytes_ += part.frame.size();
+  parts[header.rank] = std::move(part);
 }
 
-void Shard::ApplyAtOnce(const FrameHeader& header, const Bytes&, const PushBody& body) {
+void Shard::ApplyAtOnce(const FrameHeader& header, const PushBody& body, bool is_void) {
   Applied& applied = applied_[header.rank];
   applied.beyond.insert(header.step);
   while (applied.beyond.contains(applied.high + 1)) {
@@ -252,98 +253,15 @@ void Shard::ApplyAtOnce(const FrameHeader& header, const Bytes&, const PushBody&
                    1.0f, {&hints, 1});
   hints_.Drop(header.rank, header.step);
   ForgetEvicted();
-  ++counters_.push_applied;
+  if (is_void) {
+    CountVoid(header.rank);
+    ++asp_void_[header.rank];
+  } else {
+    ++counters_.push_applied;
+  }
   applied.last = applied.last || (header.flags & kFlagLast) != 0;
   applied.exhausted = applied.exhausted || (header.flags & kFlagExhausted) != 0;
   MakeRoom(0);
-}
-
-bool Shard::PullsServed(std::uint64_t step) const {
-  if (!plan_->job.train().deterministic()) {
-    return true;
-  }
-  std::uint64_t end = step + static_cast<std::uint64_t>(plan_->job.train().staleness());
-  if (phase_.last_step() != 0) {
-    end = std::min<std::uint64_t>(end, phase_.last_step());
-  }
-  for (std::uint64_t u = step + 1; u <= end; ++u) {
-    for (const auto& served : served_) {
-      if (!served.contains(u)) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-void Shard::MaybeComplete() {
-  if (complete_.has_value() || phase_.number() == 0) {
-    return;
-  }
-  proto::Complete complete;
-  complete.set_shard(options_.shard);
-  complete.set_phase(phase_.number());
-  complete.set_step(version_ + 1);
-  if (phase_.kind() == proto::Phase::STOP) {
-    return;
-  }
-  if (phase_.kind() == proto::Phase::TRAIN && plan_->asp()) {
-    for (const Applied& applied : applied_) {
-      // The last part may overtake others.
-      if (!applied.last || !applied.beyond.empty()) {
-        return;
-      }
-    }
-    std::uint64_t step = 0;
-    bool exhausted = true;
-    for (const Applied& applied : applied_) {
-      step = std::max(step, applied.high);
-      exhausted = exhausted && applied.exhausted;
-    }
-    complete.set_step(step);
-    complete.set_samples(asp_samples_);
-    complete.set_loss_sum(asp_loss_sum_);
-    complete.set_all_last(true);
-    complete.set_all_exhausted(exhausted);
-  } else if (phase_.kind() == proto::Phase::TRAIN) {
-    const auto at = pending_.find(version_ + 1);
-    if (at == pending_.end() || !PullsServed(version_ + 1)) {
-      return;
-    }
-    std::uint64_t samples = 0;
-    double loss_sum = 0;
-    bool last = true;
-    bool exhausted = true;
-    std::vector<const PushBody*> parts;
-    for (const auto& part : at->second) {
-      if (!part.has_value()) {
-        return;
-      }
-      parts.push_back(&part->body);
-      samples += part->body.samples;
-      loss_sum += part->body.loss_sum;
-      last = last && (part->flags & kFlagLast) != 0;
-      exhausted = exhausted && (part->flags & kFlagExhausted) != 0;
-    }
-    complete.set_samples(samples);
-    complete.set_loss_sum(loss_sum);
-    complete.set_all_last(last);
-    complete.set_all_exhausted(exhausted);
-    complete.set_inexact(inexact_);
-    if (plan_->job.train().clip_dense_norm() > 0) {
-      for (proto::BlockNorm& norm : state_.DenseNorms(parts)) {
-        *complete.add_norms() = std::move(norm);
-      }
-    }
-  }
-  complete_ = std::move(complete);
-  SendComplete();
-}
-
-void Shard::SendComplete() {
-  proto::Control control;
-  *control.mutable_complete() = *complete_;
-  SendControl(control);
 }
 
 void Shard::OnPhaseQuery(const std::string& peer, const Bytes& frame) {
@@ -376,6 +294,8 @@ void Shard::OnControl(const Bytes& frame, Millis now) {
     OnView(control->view(), now);
   } else if (control->has_commit()) {
     OnCommit(control->commit(), now);
+  } else if (control->has_void_parts()) {
+    OnVoidParts(control->void_parts());
   }
 }
 
@@ -418,9 +338,12 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
                   std::to_string(commit.step()) + " came before its parts");
     return;
   }
-  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN && CommitMustWait(commit)) {
-    waiting_commit_ = commit;
-    return;
+  if (!plan_->asp() && phase_.kind() == proto::Phase::TRAIN) {
+    MakeVoid(commit.step(), commit.void_ranks());
+    if (CommitMustWait(commit)) {
+      waiting_commit_ = commit;
+      return;
+    }
   }
   ApplyCommitted(commit);
   complete_.reset();
@@ -441,12 +364,17 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
     const auto at = pending_.find(commit.step());
     std::vector<const PushBody*> parts;
     std::vector<const PullHints*> hints;
-    for (const auto& part : at->second) {
-      parts.push_back(&part->body);
-      hints.push_back(hints_.Find(static_cast<std::uint32_t>(hints.size()), commit.step()));
-      pending_bytes_ -= part->frame.size();
+    for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
+      const Part& part = *at->second[rank];
+      parts.push_back(&part.body);
+      hints.push_back(hints_.Find(rank, commit.step()));
+      pending_bytes_ -= part.frame.size();
+      if (part.is_void) {
+        CountVoid(rank);
+      } else {
+        ++counters_.push_applied;
+      }
     }
-    counters_.push_applied += parts.size();
     for (const Part& part : repeated_) {
       parts.push_back(&part.body);
     }
@@ -476,6 +404,7 @@ void Shard::StartPhase(const proto::Phase& phase) {
   asp_loss_sum_ = 0;
   asp_samples_ = 0;
   hints_.Clear();
+  asp_void_.clear();
   for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
     served_[rank].clear();
     applied_[rank] = Applied{.high = phase.first_step() - 1, .beyond = {}};
@@ -530,6 +459,7 @@ void Shard::OnTimer(Millis now) {
       heartbeat.set_interrupted(interrupted_);
       heartbeat.set_phase_samples(asp_samples_);
       heartbeat.set_phase_loss_sum(asp_loss_sum_);
+      SayVoid(&heartbeat);
       for (const std::uint32_t rank : WaitingFor()) {
         heartbeat.add_waiting_for(rank);
       }
@@ -547,20 +477,6 @@ void Shard::OnTimer(Millis now) {
       SendControl(control);
     }
   }
-}
-
-std::vector<std::uint32_t> Shard::WaitingFor() const {
-  std::vector<std::uint32_t> ranks;
-  if (phase_.kind() != proto::Phase::TRAIN || plan_->asp()) {
-    return ranks;
-  }
-  const auto at = pending_.find(version_ + 1);
-  for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
-    if (at == pending_.end() || !at->second[rank].has_value()) {
-      ranks.push_back(rank);
-    }
-  }
-  return ranks;
 }
 
 std::size_t Shard::parked() const {

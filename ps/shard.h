@@ -7,6 +7,8 @@
 //   order and the shard is version t.  In ASP a part is applied when it arrives.
 //   * At most one part of a (rank, step) is applied, however often it is sent.
 //   * Frames of a rank's older carrier are refused.
+//   * A push with gradients that are not finite is void: it counts as the empty push of its (rank,
+//   step), in BSP and SSP on every shard.
 //
 // States: registering -> (View) running -> (commit with next phase STOP, or View.stop) stopped.
 //
@@ -42,8 +44,8 @@ struct ShardOptions {
   bool spill_always = false;      // Tests: rows go to disk whatever memory is used; needs a limit.
 };
 
-// pull_keys = keys asked for; push_applied + push_duplicate + push_refused + push_dropped = pushes
-// received.
+// pull_keys = keys asked for; push_applied + push_void + push_duplicate + push_refused +
+// push_dropped = pushes received, but for those that wait.
 struct ShardCounters {
   std::uint64_t pulls = 0;
   std::uint64_t pull_keys = 0;
@@ -51,6 +53,7 @@ struct ShardCounters {
   std::uint64_t pushes = 0;
   std::uint64_t push_keys = 0;
   std::uint64_t push_applied = 0;
+  std::uint64_t push_void = 0;  // Counted as empty: gradients that are not finite.
   std::uint64_t push_duplicate = 0;
   std::uint64_t push_refused = 0;  // Malformed, or of an older carrier.
   std::uint64_t push_dropped = 0;  // Of a phase that is over, or parts that its end threw away.
@@ -110,6 +113,8 @@ class Shard {
   std::uint64_t pending_bytes() const { return pending_bytes_; }
   // Ranks whose part of the next step is missing.
   std::vector<std::uint32_t> WaitingFor() const;
+  // Pushes that counted as empty since their gradients were not finite, by rank.
+  const std::map<std::uint32_t, std::uint64_t>& void_pushes() const { return void_pushes_; }
   // What the commit protocol answered pulls with: version - EarliestVersion at most this much (the
   // staleness that was seen, in versions behind step - 1).
   std::uint64_t staleness_max() const { return staleness_max_; }
@@ -119,6 +124,7 @@ class Shard {
     Bytes frame;
     PushBody body;
     std::uint32_t flags = 0;
+    bool is_void = false;  // Then `body` is empty.
   };
   struct Request {
     std::string peer;
@@ -141,15 +147,26 @@ class Shard {
              std::string_view body = {});
   void ReplyPhase(const std::string& peer, const FrameHeader& request);
 
-  void StorePart(const FrameHeader& header, const Bytes& frame, PushBody body);
-  void ApplyAtOnce(const FrameHeader& header, const Bytes& frame, const PushBody& body);
+  void StorePart(const FrameHeader& header, Part part);
+  void ApplyAtOnce(const FrameHeader& header, const PushBody& body, bool is_void);
   bool PartIsKnown(std::uint32_t rank, std::uint64_t step) const;
   void ApplyCommitted(const proto::Commit& commit);
   void StartPhase(const proto::Phase& phase);
+  void SendControl(const proto::Control& control);
+  // shard_complete.cc
   void MaybeComplete();
+  // False: something is missing.
+  bool CompleteStep(proto::Complete* complete) const;
+  bool CompleteAspPhase(proto::Complete* complete) const;
   bool PullsServed(std::uint64_t step) const;
   void SendComplete();
-  void SendControl(const proto::Control& control);
+  // True: the push is void, and *body is empty now.
+  bool EmptyIfVoid(const FrameHeader& header, PushBody* body);
+  void CountVoid(std::uint32_t rank);
+  // The parts of these ranks count as empty, whatever this shard saw of them.
+  void MakeVoid(std::uint64_t step, const google::protobuf::RepeatedField<std::uint32_t>& ranks);
+  void OnVoidParts(const proto::VoidParts& parts);
+  void SayVoid(proto::Heartbeat* heartbeat) const;
   // shard_memory.cc
   static constexpr Millis kSpillRetryMillis = 2000;
   // Asks for those rows of the groups' keys that lie on disk; true: there are some.  Adds the keys
@@ -201,6 +218,9 @@ class Shard {
   std::uint64_t asp_applied_ = 0;  // Parts in this phase.
   double asp_loss_sum_ = 0;
   std::uint64_t asp_samples_ = 0;
+  std::map<std::uint32_t, std::uint64_t> asp_void_;      // By rank, in this phase.
+  std::map<std::uint32_t, std::uint64_t> void_pushes_;   // By rank: applied as empty.
+  std::map<std::uint32_t, std::uint64_t> void_arrived_;  // By rank: seen when they came.
 
   std::vector<std::map<std::uint64_t, Request>> parked_;  // Per rank, by sequence.
   std::map<std::string, Request> phase_queries_;          // By peer.

@@ -40,6 +40,7 @@ struct SchedulerEvent {
     kMembers,     // Who is there changed.
     kPhase,       // A phase began: phase.
     kStep,        // A step was committed: step, samples, loss_sum.
+    kVoidPushes,  // Of `rank`, so many `pushes` counted as empty (ASP: of the phase): step.
     kEvaluated,   // phase (what was evaluated), figures.
     kSaved,       // All shards wrote model `text` at version `step`: saved.
     kWorkerLost,  // text.
@@ -53,6 +54,8 @@ struct SchedulerEvent {
   EvaluationFigures figures;
   std::string text;
   int exit_code = 0;
+  std::uint32_t rank = 0;
+  std::uint64_t pushes = 0;
   std::vector<proto::Saved> saved;
 };
 
@@ -65,6 +68,8 @@ struct TrainingTotals {
   std::uint64_t worker_deaths = 0;
   bool inexact = false;  // Deterministic SSP: a pull could not be answered at the rule's version.
   bool interrupted = false;
+  // By rank: pushes whose gradients were not finite; they counted as empty.
+  std::map<std::uint32_t, std::uint64_t> void_pushes;
   std::string nondeterministic;  // Why a server says that the bits depend on this run; empty: none.
 };
 
@@ -102,6 +107,13 @@ class Scheduler {
   void OnEvaluation(const proto::EvaluationReport& report, Millis now);
   void OnSaved(const proto::Saved& saved, Millis now);
   void NoteNondeterministic(const std::string& why);
+
+  // Whose parts of the step some shard saw to be not finite.
+  std::vector<std::uint32_t> VoidRanks() const;
+  // A shard that lacks some of them is told, and has to say again that it is complete: a step is
+  // committed once all sums are of the same parts.
+  void AgreeOnVoidParts();
+  void CountVoid(const proto::Commit& commit);
 
   void MaybeStart(Millis now);
   void UpdateCarriers(Millis now);

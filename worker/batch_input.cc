@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/precision/finite.h"
 #include "proto/frame.h"
 
 namespace plexus {
@@ -148,6 +149,17 @@ void BatchInput::ClipGradients(float bound) {
       }
     }
   }
+}
+
+bool BatchInput::GradientsAreFinite() const {
+  for (const auto& group : rows_) {
+    for (const TableRows& rows : group) {
+      if (!AllFinite(rows.gradients.data(), rows.gradients.size())) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 std::vector<std::vector<const float*>> BatchInput::gradients() const {

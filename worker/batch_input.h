@@ -38,6 +38,8 @@ class BatchInput {
   void SpreadGradients(const PreparedBatch& batch);
   // Clamps every row gradient to [-bound, bound].
   void ClipGradients(float bound);
+  // No NaN and no infinity among the row gradients.
+  bool GradientsAreFinite() const;
   // [group][table of the group] -> [unique keys x KeyGroup::dims].
   std::vector<std::vector<const float*>> gradients() const;
   // Flat vector of the layout, as last pulled.

@@ -103,6 +103,12 @@ std::optional<RankClient::Pulled> RankClient::TakePulled(std::uint64_t request) 
 
 void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32_t flags,
                       const Gradients& gradients, Millis now) {
+  if (!gradients.finite) {
+    Gradients empty;
+    empty.dense_state = gradients.dense_state;
+    Push(phase, step, flags | kFlagVoid, empty, now);
+    return;
+  }
   ++sequence_;
   Request request{
       .type = FrameType::kPush, .step = step, .frames = {}, .reply_bytes = {}, .replies = {}};

@@ -49,6 +49,7 @@ class RankClient {
         nullptr;  // Per shard, values and state (dense_sync MPI).
     std::uint32_t samples = 0;
     double loss_sum = 0;
+    bool finite = true;  // False: the push is sent as a void one, without gradients.
   };
   void Push(const proto::Phase& phase, std::uint64_t step, std::uint32_t flags,
             const Gradients& gradients, Millis now);

@@ -1,10 +1,13 @@
 #include "worker/rank_trainer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
 #include <glog/logging.h>
+
+#include "common/precision/finite.h"
 
 namespace plexus {
 namespace {
@@ -216,6 +219,12 @@ void RankTrainer::Compute(const PreparedBatch& batch, std::uint64_t step,
   gradients->loss_sum = deps_.model->Step(input_.Make(batch, step, true), DenseValues(),
                                           dense_gradients_.data(), logits_);
   input_.SpreadGradients(batch);
+  // Before anything is clipped, or rounded to integers, which makes numbers of what is none.
+  gradients->finite = std::isfinite(gradients->loss_sum) && input_.GradientsAreFinite() &&
+                      AllFinite(dense_gradients_.data(), dense_gradients_.size());
+  if (!gradients->finite) {
+    return;
+  }
   if (const double clip = plan_->job.train().clip_value(); clip > 0) {
     const auto bound = static_cast<float>(clip * batch.batch.samples);
     input_.ClipGradients(bound);
@@ -267,7 +276,8 @@ Status RankTrainer::PushDense(const InFlight& step, std::uint32_t flags,
   dense.step = step.step;
   dense.samples = gradients->samples;
   dense.last = (flags & kFlagLast) != 0;
-  dense.gradients = step.batch != nullptr ? dense_gradients_.data() : nullptr;
+  const bool has_gradients = step.batch != nullptr && gradients->finite;
+  dense.gradients = has_gradients ? dense_gradients_.data() : nullptr;
   dense.rate_factor = RateFactor(plan_->job.train().schedule(), step.step);
   StatusOr<DenseExchange::Result> result = deps_.exchange->Step(dense);
   if (!result.ok()) {

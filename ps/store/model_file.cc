@@ -10,17 +10,12 @@
 #include <google/protobuf/text_format.h>
 
 #include "common/files.h"
+#include "ps/store/model_block.h"
 
 namespace plexus {
 namespace {
 
-constexpr char kMagic[9] = "PLXMODEL";
-constexpr std::uint32_t kFormat = 2;
-constexpr std::size_t kBlockBytes = 1 << 20;       // Rows are gathered up to about this.
-constexpr std::uint32_t kBlockBytesMax = 1 << 28;  // No block of ours is longer.
-constexpr const char* kManifestName = "manifest.textproto";
-
-enum BlockKind : std::uint32_t { kHead = 1, kRows = 2, kDense = 3, kEnd = 4, kFilter = 5 };
+constexpr std::size_t kBlockBytes = 1 << 20;  // Rows are gathered up to about this.
 
 template <typename T>
 void Append(std::string* out, const T& value) {
@@ -182,17 +177,6 @@ Status Damaged(const std::string& path, std::uint64_t offset, const std::string&
   return DataLoss(path + " at offset " + std::to_string(offset) + ": " + what);
 }
 
-// Reads a name as AppendName wrote it.
-bool GetName(ByteReader* reader, std::string* name) {
-  std::uint32_t size = 0;
-  std::span<const char> bytes;
-  if (!reader->Get(&size) || !reader->GetArray(size, &bytes) || !reader->Align(8)) {
-    return false;
-  }
-  name->assign(bytes.begin(), bytes.end());
-  return true;
-}
-
 StatusOr<std::uint32_t> TableOf(const JobPlan& plan, const std::string& name) {
   for (std::uint32_t table = 0; table < plan.tables.size(); ++table) {
     if (plan.tables[table].name == name) {
@@ -300,13 +284,13 @@ Status BlockVisitor::VisitDense(ByteReader reader) const {
 Status CheckHead(ByteReader reader) {
   std::span<const char> magic;
   std::uint32_t format = 0;
-  if (!reader.GetArray(sizeof(kMagic) - 1, &magic) ||
-      std::memcmp(magic.data(), kMagic, sizeof(kMagic) - 1) != 0 || !reader.Get(&format)) {
+  if (!reader.GetArray(kModelMagic.size(), &magic) ||
+      std::string_view(magic.data(), magic.size()) != kModelMagic || !reader.Get(&format)) {
     return DataLoss("not a model file");
   }
-  return format == kFormat ? OkStatus()
-                           : FailedPrecondition("format " + std::to_string(format) +
-                                                ", of which this build knows nothing");
+  return format == kModelFormat ? OkStatus()
+                                : FailedPrecondition("format " + std::to_string(format) +
+                                                     ", of which this build knows nothing");
 }
 
 // A file's blocks in order, each verified before it is handed out.
@@ -324,15 +308,12 @@ class BlockReader {
 
   // The kind of the next block.
   StatusOr<std::uint32_t> Next() {
-    struct {
-      std::uint32_t kind, bytes;
-      std::uint64_t hash;
-    } head{};
+    BlockHead head;
     offset_ = next_;
     if (!file_.read(reinterpret_cast<char*>(&head), sizeof(head))) {
       return Damaged(path_, offset_, "the file ends without its end block");
     }
-    if (head.bytes > kBlockBytesMax) {
+    if (head.bytes > kModelBlockBytesMax) {
       return Damaged(path_, offset_, "a block of impossible length");
     }
     payload_.resize(head.bytes);
@@ -415,8 +396,8 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   std::snprintf(name, sizeof(name), "shard-%05u.model", shard);
   const std::string path = directory + "/" + name;
   BlockWriter writer(path + ".tmp");
-  std::string head(kMagic, 8);
-  Append(&head, kFormat);
+  std::string head(kModelMagic);
+  Append(&head, kModelFormat);
   Append(&head, shard);
   Append(&head, version);
   writer.Write(kHead, head);
@@ -488,9 +469,17 @@ StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& dire
   return VisitModel(plan, directory, visitor);
 }
 
+std::string ManifestSeal(std::string_view text) {
+  char seal[48];
+  std::snprintf(seal, sizeof(seal), "# XXH3_64 of the above: %016llx\n",
+                static_cast<unsigned long long>(HashBytes(text, 0)));
+  return seal;
+}
+
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory) {
   std::string text;
   google::protobuf::TextFormat::PrintToString(manifest, &text);
+  text += ManifestSeal(text);
   return WriteFileAtomically(directory + "/" + kManifestName, text);
 }
 
@@ -503,6 +492,11 @@ StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
   proto::Manifest manifest;
   if (!google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
     return DataLoss(path + ": not a manifest");
+  }
+  const std::size_t seal = text->rfind("# XXH3_64");
+  if (seal != std::string::npos &&
+      text->substr(seal) != ManifestSeal(std::string_view(*text).substr(0, seal))) {
+    return DataLoss(path + ": its checksum does not fit");
   }
   return manifest;
 }

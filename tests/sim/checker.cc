@@ -18,8 +18,8 @@ std::string StepName(std::uint64_t step, std::uint32_t rank) {
 
 }  // namespace
 
-Checker::Checker(std::shared_ptr<const JobPlan> plan)
-    : plan_(std::move(plan)), twins_(plan_->shards()) {}
+Checker::Checker(std::shared_ptr<const JobPlan> plan, const SimData& data)
+    : plan_(std::move(plan)), data_(data), twins_(plan_->shards()) {}
 
 void Checker::Fail(const std::string& what) {
   if (failure_.empty()) {
@@ -144,7 +144,9 @@ void Checker::TakePart(const Shard& shard, std::uint32_t index, const Bytes& fra
   if (plan_->asp()) {
     ApplyPart(&twin, part, header.rank, shard.version());
   } else {
-    twin.waiting[{header.step, header.rank}] = std::move(part);
+    // What one shard sees to be not finite, no shard applies.
+    const bool is_void = data_.PoisonedShards(header.rank, header.step) != 0;
+    twin.waiting[{header.step, header.rank}] = is_void ? Part() : std::move(part);
   }
 }
 
@@ -185,10 +187,11 @@ void Checker::ApplyCommitted(const Shard& shard, std::uint32_t index) {
 void Checker::CheckCounters(const Shard& shard, std::uint32_t index) {
   const ShardCounters& c = shard.counters();
   const std::size_t pending = shard.pending_parts();
-  if (c.pushes != c.push_applied + c.push_duplicate + c.push_refused + c.push_dropped + pending) {
-    Fail("the push counters of shard " + std::to_string(index) +
-         " do not add up: " + std::to_string(c.pushes) + " pushes, " +
-         std::to_string(c.push_applied) + " applied, " + std::to_string(c.push_duplicate) +
+  if (c.pushes !=
+      c.push_applied + c.push_void + c.push_duplicate + c.push_refused + c.push_dropped + pending) {
+    Fail("the push counters of shard " + std::to_string(index) + " do not add up: " +
+         std::to_string(c.pushes) + " pushes, " + std::to_string(c.push_applied) + " applied, " +
+         std::to_string(c.push_void) + " void, " + std::to_string(c.push_duplicate) +
          " duplicate, " + std::to_string(c.push_refused) + " refused, " +
          std::to_string(c.push_dropped) + " dropped, " + std::to_string(pending) + " pending");
   }
@@ -320,13 +323,13 @@ void Checker::CheckEvaluations(const ExpectedRun& expected) {
   }
 }
 
-void Checker::CheckEnd(const Scheduler& scheduler, const SimData& data) {
+void Checker::CheckEnd(const Scheduler& scheduler) {
   const bool bsp = plan_->job.train().staleness() == 0;
   // An interrupted job ends where it was; in ASP shards then have taken different parts.
   const bool interrupted = scheduler.totals().interrupted;
   const bool cut_short = interrupted && plan_->asp();
   const ExpectedRun expected =
-      ExpectRun(*plan_, data, bsp, interrupted ? scheduler.version() : ~0ULL);
+      ExpectRun(*plan_, data_, bsp, interrupted ? scheduler.version() : ~0ULL);
   if (!cut_short) {
     CheckEvaluations(expected);
   }

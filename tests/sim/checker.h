@@ -20,7 +20,7 @@ namespace plexus::sim {
 
 class Checker final : public Observer {
  public:
-  explicit Checker(std::shared_ptr<const JobPlan> plan);
+  Checker(std::shared_ptr<const JobPlan> plan, const SimData& data);
   // REQUIRES: before the first event; one a shard.
   void SetShards(std::vector<const Shard*> shards) { shards_ = std::move(shards); }
 
@@ -31,7 +31,7 @@ class Checker final : public Observer {
   void AfterScheduler(const Scheduler& scheduler, std::span<const SchedulerEvent> events) override;
 
   // What must hold of a job that came to its end.
-  void CheckEnd(const Scheduler& scheduler, const SimData& data);
+  void CheckEnd(const Scheduler& scheduler);
 
   void Fail(const std::string& what);
   // The first failure; empty: none.
@@ -76,6 +76,7 @@ class Checker final : public Observer {
   void CheckEvaluations(const ExpectedRun& expected);
 
   const std::shared_ptr<const JobPlan> plan_;
+  const SimData& data_;
   std::vector<const Shard*> shards_;
   std::vector<Twin> twins_;
   std::string failure_;

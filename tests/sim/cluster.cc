@@ -41,7 +41,7 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
       plan_(std::make_shared<const JobPlan>(PlanOf(scenario))),
       data_(plan_, scenario.data),
       random_(scenario.seed, kClusterStream),
-      checker_(plan_),
+      checker_(plan_, data_),
       world_(scenario.seed, scenario.network) {
   options_.plan = plan_;
   options_.open_source = [this](std::uint32_t rank, const proto::Phase& phase,
@@ -49,6 +49,9 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
     return data_.Open(rank, phase, skip);
   };
   options_.make_model = [this] { return *MakeModel(*plan_); };
+  options_.poisoned_shards = [this](std::uint32_t rank, std::uint64_t step) {
+    return data_.PoisonedShards(rank, step);
+  };
   options_.observer = &checker_;
   options_.seed = scenario.seed;
   options_.resend_ms = scenario.resend_ms;
@@ -234,7 +237,7 @@ RunResult Cluster::Run() {
     }
   }
   if (checker_.failure().empty()) {
-    checker_.CheckEnd(scheduler_->scheduler(), data_);
+    checker_.CheckEnd(scheduler_->scheduler());
   }
   result_.failure = checker_.failure();
   result_.digest = checker_.digest();

@@ -137,6 +137,7 @@ int Main() {
 int main(int argc, char** argv) {
   google::InitGoogleLogging(argv[0]);
   FLAGS_logtostderr = true;
+  FLAGS_minloglevel = google::GLOG_ERROR;  // Programs warn of what scenarios do to them.
   gflags::SetUsageMessage("[--seed=N] [--seeds=K] [--canary=apply_twice] [--verbose] | --count");
   gflags::ParseCommandLineFlags(&argc, &argv, true);
   return plexus::sim::Main();

@@ -7,11 +7,16 @@
 namespace plexus::sim {
 namespace {
 
+bool Trains(const SimData& data, std::uint32_t rank, std::uint32_t index, std::uint64_t version) {
+  return index < data.BatchCount(proto::Phase::TRAINING, rank) &&
+         data.PoisonedShards(rank, version) == 0;
+}
+
 std::uint64_t StepSamples(const JobPlan& plan, const SimData& data, std::uint32_t epoch,
-                          std::uint32_t index) {
+                          std::uint32_t index, std::uint64_t version) {
   std::uint64_t samples = 0;
   for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
-    if (index < data.BatchCount(proto::Phase::TRAINING, rank)) {
+    if (Trains(data, rank, index, version)) {
       samples += data.MakeBatch(proto::Phase::TRAINING, rank, epoch, index).samples;
     }
   }
@@ -27,7 +32,7 @@ void TrainStep(const JobPlan& plan, const SimData& data, std::uint32_t epoch, st
   };
   std::map<std::pair<std::pair<std::uint32_t, Key>, std::uint32_t>, Sum> sums;  // (row, rank)
   for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
-    if (index >= data.BatchCount(proto::Phase::TRAINING, rank)) {
+    if (!Trains(data, rank, index, version)) {
       continue;
     }
     const Batch batch = data.MakeBatch(proto::Phase::TRAINING, rank, epoch, index);
@@ -108,7 +113,7 @@ ExpectedRun ExpectRun(const JobPlan& plan, const SimData& data, bool rows,
     for (std::uint64_t i = 0; i < steps; ++i, ++done) {
       ++run.versions;
       const auto index = static_cast<std::uint32_t>(done);
-      run.samples += StepSamples(plan, data, epoch, index);
+      run.samples += StepSamples(plan, data, epoch, index, run.versions);
       if (rows) {
         TrainStep(plan, data, epoch, index, run.versions, &run.rows);
       }

@@ -1,6 +1,8 @@
 #include "tests/sim/processes.h"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 namespace plexus::sim {
@@ -173,8 +175,27 @@ std::string RankProcess::failure() const {
              : "rank " + std::to_string(rank_) + ": " + trainer_.failure().message();
 }
 
+// As a broken program would: the rank itself has seen nothing, and not every shard does.
+Bytes RankProcess::Poisoned(const Envelope& envelope) const {
+  const FrameHeader header = HeaderOf(envelope.frame);
+  if (header.type != FrameType::kPush || options_.poisoned_shards == nullptr) {
+    return envelope.frame;
+  }
+  const std::uint64_t shards = options_.poisoned_shards(rank_, header.step);
+  const auto slash = envelope.peer.find('/');
+  if (((shards >> std::stoul(envelope.peer.substr(slash + 1))) & 1) == 0) {
+    return envelope.frame;
+  }
+  std::vector<std::uint8_t> bytes(envelope.frame.data(),
+                                  envelope.frame.data() + envelope.frame.size());
+  const double loss_sum = std::numeric_limits<double>::quiet_NaN();
+  std::memcpy(bytes.data() + sizeof(FrameHeader) + 8, &loss_sum, sizeof(loss_sum));
+  return Bytes::Copy(bytes);
+}
+
 bool RankProcess::Flush() {
-  for (const Envelope& envelope : trainer_.outbox().Take()) {
+  for (Envelope& envelope : trainer_.outbox().Take()) {
+    envelope.frame = Poisoned(envelope);
     if (!world_.Send(endpoint_, envelope)) {
       return false;
     }

@@ -44,6 +44,8 @@ struct ProcessOptions {
   std::shared_ptr<const JobPlan> plan;
   OpenSource open_source;
   std::function<std::unique_ptr<Model>()> make_model;
+  // SimData::PoisonedShards; null: none.
+  std::function<std::uint64_t(std::uint32_t, std::uint64_t)> poisoned_shards;
   Observer* observer = nullptr;
   std::uint64_t seed = 1;
   Millis heartbeat_ms = 500;
@@ -106,6 +108,8 @@ class RankProcess final : public Actor {
 
  private:
   bool Flush();
+  // The frame, or what this rank sends in its place.
+  Bytes Poisoned(const Envelope& envelope) const;
   World& world_;
   const ProcessOptions& options_;
   const std::uint32_t rank_;

@@ -151,6 +151,7 @@ Scenario DrawScenario(std::uint64_t seed) {
                         .slow = 0.1,
                         .slow_us_max = scenario.resend_ms * 1000 / kHarmlessLateness};
   }
+  scenario.data.poison = random.Chance(0.25) ? 0.01 * static_cast<double>(random.Below(60)) : 0;
   return scenario;
 }
 
@@ -218,6 +219,9 @@ std::string Describe(const Scenario& s) {
   for (const Fault& fault : s.faults) {
     const char* const names[] = {"kill", "suspend", "replace", "cut"};
     text << " " << names[static_cast<int>(fault.kind)] << "@" << fault.after_messages;
+  }
+  if (s.data.poison > 0) {
+    text << "; not finite " << s.data.poison;
   }
   if (s.interrupt_after_messages > 0) {
     text << "; interrupted@" << s.interrupt_after_messages;

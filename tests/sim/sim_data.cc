@@ -85,6 +85,18 @@ Batch SimData::MakeBatch(proto::Phase::DataSet data_set, std::uint32_t rank, std
   return batch;
 }
 
+std::uint64_t SimData::PoisonedShards(std::uint32_t rank, std::uint64_t step) const {
+  SimRandom random(shape_.seed, Mix64(3 + Mix64(step * 64 + rank)));
+  if (plan_->asp() || !random.Chance(shape_.poison)) {
+    return 0;
+  }
+  std::uint64_t mask = 1ULL << random.Below(plan_->shards());
+  for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {
+    mask |= random.Chance(0.3) ? 1ULL << shard : 0;
+  }
+  return mask;
+}
+
 std::uint64_t SimData::Samples(proto::Phase::DataSet data_set, std::uint32_t epoch) const {
   std::uint64_t samples = 0;
   for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {

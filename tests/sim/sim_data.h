@@ -19,6 +19,7 @@ struct DataShape {
   std::uint32_t samples_max = 3;  // Per batch, at least 1.
   std::uint64_t keys = 16;        // Distinct keys a field.
   bool jagged = false;            // 0..3 keys a sample and field, not 1.
+  double poison = 0;              // Pushes that are not finite at some shard; not ASP.
 };
 
 class SimData {
@@ -29,6 +30,9 @@ class SimData {
   std::uint32_t BatchCount(proto::Phase::DataSet data_set, std::uint32_t rank) const;
   Batch MakeBatch(proto::Phase::DataSet data_set, std::uint32_t rank, std::uint32_t epoch,
                   std::uint32_t index) const;
+  // The shards that are sent a push of (rank, step) that is not finite, as a mask; 0: none.  No
+  // shard may apply its part then.
+  std::uint64_t PoisonedShards(std::uint32_t rank, std::uint64_t step) const;
   // Samples of one pass over all ranks.
   std::uint64_t Samples(proto::Phase::DataSet data_set, std::uint32_t epoch) const;
   // Batches of the rank that has most.

@@ -41,6 +41,44 @@ TEST(FrameProperty, PullsRoundTrip) {
   }
 }
 
+// `frame` with bytes of ones at `at`: a NaN in every precision, where a row or a float begins.
+Bytes WithOnes(const Bytes& frame, const std::uint8_t* at, std::size_t count) {
+  std::vector<std::uint8_t> bytes(frame.data(), frame.data() + frame.size());
+  std::fill_n(bytes.begin() + (at - frame.data()), count, 0xff);
+  return ExactBytes(bytes);
+}
+
+TEST(FrameProperty, FindsWhatIsNotFiniteWhereverItLies) {
+  SCOPED_TRACE(SeedNote());
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    Draws draws(i);
+    const FrameCase sent(&draws);
+    const Bytes frame = sent.Push(kFlagDense | kFlagDenseState);
+    const StatusOr<PushBody> got = DecodePush(sent.plan, sent.dense, frame);
+    ASSERT_TRUE(got.ok());
+    ASSERT_TRUE(PushIsFinite(sent.plan, *got));
+    const auto is_finite = [&sent](const Bytes& damaged) {
+      return PushIsFinite(sent.plan, DecodePush(sent.plan, sent.dense, damaged).value());
+    };
+    EXPECT_FALSE(is_finite(WithOnes(frame, BodyOf(frame).data() + 8, 8))) << "the loss";
+    for (const KeyBlock& block : got->groups) {
+      for (const auto& rows : block.gradients) {
+        for (std::size_t row = 0; row < block.keys.size(); ++row) {
+          const std::uint8_t* at = rows.data() + row * (rows.size() / block.keys.size());
+          EXPECT_FALSE(is_finite(WithOnes(frame, at, 4)));
+        }
+      }
+    }
+    for (const float& value : got->dense) {
+      EXPECT_FALSE(is_finite(WithOnes(frame, reinterpret_cast<const std::uint8_t*>(&value), 4)));
+    }
+    for (const float& value : got->dense_state) {
+      EXPECT_TRUE(is_finite(WithOnes(frame, reinterpret_cast<const std::uint8_t*>(&value), 4)))
+          << "no gradient";
+    }
+  }
+}
+
 TEST(FrameProperty, PushesRoundTrip) {
   SCOPED_TRACE(SeedNote());
   for (std::uint64_t i = 0; i < 200; ++i) {

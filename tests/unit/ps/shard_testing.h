@@ -341,11 +341,11 @@ class ShardDriver {
     }
     return said;
   }
-  // pushes = applied + duplicate + refused + dropped + waiting.
+  // pushes = applied + void + duplicate + refused + dropped + waiting.
   void ExpectCountersAddUp() const {
     const ShardCounters& c = shard_.counters();
-    EXPECT_EQ(c.pushes, c.push_applied + c.push_duplicate + c.push_refused + c.push_dropped +
-                            shard_.pending_parts());
+    EXPECT_EQ(c.pushes, c.push_applied + c.push_void + c.push_duplicate + c.push_refused +
+                            c.push_dropped + shard_.pending_parts());
   }
 
  private:

@@ -67,6 +67,7 @@ class Loopback {
   const Shard& shard(std::uint32_t index) const { return *shards_[index]; }
   const std::map<std::uint32_t, std::unique_ptr<RankTrainer>>& ranks() const { return ranks_; }
   const MemoryData& data() const { return data_; }
+  MemoryData* mutable_data() { return &data_; }
   const std::vector<SchedulerEvent>& events() const { return events_; }
 
  private:
@@ -172,7 +173,7 @@ class Loopback {
   }
 
   const std::shared_ptr<const JobPlan> plan_;
-  const MemoryData data_;
+  MemoryData data_;
   DenseExchange* const exchange_;
   Scheduler scheduler_;
   std::vector<std::unique_ptr<Shard>> shards_;

@@ -1,10 +1,13 @@
 // MemoryData: the samples of a small job, in memory: a pure function of (data set, rank, epoch,
 // index).  Ranks have different numbers of batches; few keys, so that ranks meet on rows.
 //
-// Thread safety: immutable.
+// Thread safety: immutable once it is read.
 #pragma once
 
+#include <limits>
 #include <memory>
+#include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -34,6 +37,9 @@ class MemoryData {
       batch.labels.push_back(random.Below(drawn++, 3) == 0 ? 1.0f : 0.0f);
       batch.dense.push_back(2 * random.Uniform(drawn++) - 1);
     }
+    if (poisoned_.contains({rank, epoch, index}) && data_set == proto::Phase::TRAINING) {
+      batch.dense.back() = std::numeric_limits<float>::infinity();
+    }
     batch.sparse.resize(plan_->fields.size());
     for (SparseColumn& column : batch.sparse) {
       for (std::uint32_t i = 0; i < batch.samples; ++i) {
@@ -41,6 +47,14 @@ class MemoryData {
       }
     }
     return batch;
+  }
+
+  // A dense input of this training batch is infinite.
+  void Poison(std::uint32_t rank, std::uint32_t epoch, std::uint32_t index) {
+    poisoned_.insert({rank, epoch, index});
+  }
+  bool IsPoisoned(std::uint32_t rank, std::uint32_t epoch, std::uint32_t index) const {
+    return poisoned_.contains({rank, epoch, index});
   }
 
   OpenSource Opener() const {
@@ -89,6 +103,7 @@ class MemoryData {
   };
 
   const std::shared_ptr<const JobPlan> plan_;
+  std::set<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>> poisoned_;
 };
 
 }  // namespace plexus

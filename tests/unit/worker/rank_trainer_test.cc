@@ -202,7 +202,8 @@ double TrainNaively(const JobPlan& plan, const MemoryData& data, StepOracle* ora
       ++step;
       std::vector<OwnedPush> pushes;
       for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
-        if (index >= data.BatchCount(proto::Phase::TRAINING, rank)) {
+        if (index >= data.BatchCount(proto::Phase::TRAINING, rank) ||
+            data.IsPoisoned(rank, epoch, index)) {
           continue;
         }
         const Batch batch = data.MakeBatch(proto::Phase::TRAINING, rank, epoch, index);
@@ -468,6 +469,68 @@ TEST(RankTrainerTest, AStopKeepsReplicatedDenseParametersToo) {
   ASSERT_TRUE(servers.Run(version - 1));
   ASSERT_EQ(servers.scheduler().version(), version);
   EXPECT_EQ(replicated.digest(), servers.digest());
+}
+
+// The batch with the infinite input is trained as if its rank had nothing in that step.
+TEST(RankTrainerTest, WhatIsNotFiniteCountsAsEmpty) {
+  for (const Overrides& more : {Overrides{}, Overrides{"train.clip_value=0.01"},
+                                Overrides{"tables.array.addresser.kind=DOUBLE_HASH"}}) {
+    SCOPED_TRACE(testing::PrintToString(more));
+    Overrides overrides = {"tables.array.optimizer.kind=ADAGRAD"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    const auto plan = Plan(1, 1, overrides);
+    Loopback job(plan);
+    job.mutable_data()->Poison(1, 0, 2);
+    ASSERT_TRUE(job.Run());
+    StepOracle oracle(plan);
+    TrainNaively(*plan, job.data(), &oracle);
+    ExpectSameModel(*plan, job.shard(0), oracle);
+    EXPECT_EQ(job.scheduler().totals().void_pushes,
+              (std::map<std::uint32_t, std::uint64_t>{{1, 1}}));
+  }
+}
+
+TEST(RankTrainerTest, WhatIsNotFiniteIsSoOnEveryShard) {
+  for (const Overrides& more :
+       {Overrides{"train.push_precision=INT8"}, Overrides{"train.push_precision=BF16"},
+        Overrides{"train.clip_dense_norm=0.05", "model.batch_norm=true"},
+        Overrides{"train.staleness=1", "train.deterministic=true"}}) {
+    SCOPED_TRACE(testing::PrintToString(more));
+    std::uint64_t samples = 0;
+    Digest128 digest;
+    for (std::uint32_t shards = 1; shards <= 3; ++shards) {
+      Loopback job(Plan(shards, 1 + shards % 2, more));
+      job.mutable_data()->Poison(0, 1, 3);
+      ASSERT_TRUE(job.Run());
+      ASSERT_EQ(job.scheduler().stop()->exit_code(), 0);
+      samples = shards == 1 ? job.scheduler().totals().samples : samples;
+      digest = shards == 1 ? job.digest() : digest;
+      EXPECT_EQ(job.digest(), digest) << shards << " shards";
+      EXPECT_EQ(job.scheduler().totals().samples, samples);
+      EXPECT_EQ(job.scheduler().totals().void_pushes.at(0), 1u);
+      EXPECT_EQ(job.shard(shards - 1).counters().push_void, 1u);
+    }
+    Loopback whole(Plan(1, 1, more));
+    ASSERT_TRUE(whole.Run());
+    EXPECT_EQ(whole.scheduler().totals().samples - samples,
+              whole.data().MakeBatch(proto::Phase::TRAINING, 0, 1, 3).samples);
+  }
+}
+
+TEST(RankTrainerTest, WhatIsNotFiniteStaysOutOfTheReduction) {
+  const Overrides overrides = {"train.ranks=1", "cluster.workers=1"};
+  Loopback servers(Plan(2, 1, overrides));
+  servers.mutable_data()->Poison(0, 0, 5);  // The phase's last step too brings the dense state.
+  servers.mutable_data()->Poison(0, 1, 2);
+  ASSERT_TRUE(servers.Run());
+  const auto plan = Plan(2, 1, {"train.ranks=1", "cluster.workers=1", "train.dense_sync=MPI"});
+  DenseReplica replica(plan, 1, MakeLocalReducer());
+  Loopback replicated(plan, &replica);
+  replicated.mutable_data()->Poison(0, 0, 5);
+  replicated.mutable_data()->Poison(0, 1, 2);
+  ASSERT_TRUE(replicated.Run());
+  EXPECT_EQ(replicated.digest(), servers.digest());
+  EXPECT_EQ(replicated.scheduler().totals().void_pushes.at(0), 2u);
 }
 
 // A source that opens, or reads, with an error.
