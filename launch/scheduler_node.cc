@@ -1,10 +1,12 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "launch/checkpoints.h"
 #include "launch/node.h"
 #include "launch/run_record.h"
 #include "launch/scheduler_metrics.h"
 #include "launch/status_board.h"
+#include "ps/store/model_file.h"
 #include "scheduler/scheduler.h"
 
 namespace plexus {
@@ -37,7 +39,17 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  Scheduler scheduler(plan, OptionsOf(plan->job, context));
+  SchedulerOptions scheduler_options = OptionsOf(plan->job, context);
+  if (options.resume_version > 0) {
+    StatusOr<proto::Manifest> manifest =
+        ReadManifest(SavedDirectory(options.run_dir, kCheckpoint, options.resume_version));
+    if (!manifest.ok()) {
+      LOG(ERROR) << "scheduler: " << manifest.status().message();
+      return 1;
+    }
+    scheduler_options.resume = manifest->scheduler();
+  }
+  Scheduler scheduler(plan, scheduler_options);
   StatusOr<std::unique_ptr<StatusBoard>> board =
       StatusBoard::Start(options, proto::SCHEDULER, plan->job.cluster().lease_ms());
   const bool failed_at_start = !board.ok();

@@ -394,7 +394,11 @@ void Shard::OnView(const proto::View& view, Millis now) {
     }
     next_heartbeat_ = now;  // The scheduler waits for this fence.
   }
-  if (phase_.number() == 0 && view.has_phase() && view.version() == 0) {
+  if (view.restore() > 0 && version_ == 0 && failure_.empty()) {
+    restore_request_ = view.restore();
+  }
+  // At the beginning, or behind the checkpoint that was restored.
+  if (phase_.number() == 0 && view.has_phase() && view.version() == version_) {
     StartPhase(view.phase());
     AnswerParked();
     MaybeComplete();
@@ -498,6 +502,16 @@ void Shard::OnSaved(proto::Saved saved, std::optional<Digest128> known_digest) {
   proto::Control control;
   *control.mutable_saved() = *saved_;
   SendControl(control);
+}
+
+void Shard::OnRestored(std::uint64_t version, const Status& status) {
+  if (!status.ok()) {
+    ReportFailure("server " + std::to_string(options_.shard) + " could not load the checkpoint: " +
+                  status.message());
+    return;
+  }
+  version_ = version;
+  next_heartbeat_ = 0;  // The scheduler waits for it.
 }
 
 void Shard::OnTimer(Millis now) {

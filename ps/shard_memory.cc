@@ -210,6 +210,12 @@ void Shard::MakeRoom(std::uint64_t coming) {
   SetEmergency(governor_.IsEmergency(use, emergency_, spillable || spills_under_way_ > 0), use);
 }
 
+bool Shard::RestoreStep(Millis now) {
+  now_ = now;
+  MakeRoom(0);
+  return spills_under_way_ == 0 || governor_.Fits(memory_use(), 0);
+}
+
 void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
   const proto::Cluster::OnMemoryLimit policy = plan_->job.cluster().on_memory_limit();
   if (emergency && !emergency_) {

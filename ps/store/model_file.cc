@@ -1,5 +1,6 @@
 #include "ps/store/model_file.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -191,6 +192,14 @@ bool GetName(ByteReader* reader, std::string* name) {
   }
   name->assign(bytes.begin(), bytes.end());
   return true;
+}
+
+// A manifest's last line, a comment to the parser.
+std::string SealOf(const std::string& text) {
+  char line[32];
+  std::snprintf(line, sizeof(line), "# XXH3_64 %016llx\n",
+                static_cast<unsigned long long>(HashBytes(text, 0)));
+  return line;
 }
 
 StatusOr<std::uint32_t> TableOf(const JobPlan& plan, const std::string& name) {
@@ -491,6 +500,7 @@ StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& dire
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory) {
   std::string text;
   google::protobuf::TextFormat::PrintToString(manifest, &text);
+  text += SealOf(text);
   return WriteFileAtomically(directory + "/" + kManifestName, text);
 }
 
@@ -501,8 +511,11 @@ StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
     return NotFound("no saved model in " + directory + ": " + text.status().message());
   }
   proto::Manifest manifest;
-  if (!google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
-    return DataLoss(path + ": not a manifest");
+  const std::size_t seal_bytes = SealOf("").size();
+  const std::size_t body = text->size() - std::min(seal_bytes, text->size());
+  if (text->substr(body) != SealOf(text->substr(0, body)) ||
+      !google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
+    return DataLoss(path + ": not a manifest, or damaged: the hash in its last line is of another text");
   }
   return manifest;
 }

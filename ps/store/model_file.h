@@ -64,7 +64,8 @@ StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& dir
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state);
 
-// The manifest, written last: write, sync, rename, sync the directory.
+// The manifest, written last: write, sync, rename, sync the directory.  Its last line holds the
+// XXH3_64 of the others; kDataLoss if it is another one.
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory);
 StatusOr<proto::Manifest> ReadManifest(const std::string& directory);
 
