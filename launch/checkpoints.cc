@@ -115,6 +115,9 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
   std::uint32_t kept = 0;
   for (const auto& [version, complete] : versions) {
+    if (version > manifest.version()) {
+      continue;  // The shards may be writing it.
+    }
     if (!complete || kept == keep) {
       RETURN_IF_ERROR(DeleteCheckpoint(SavedDirectory(run_dir, kCheckpoint, version)));
     } else {

@@ -22,7 +22,7 @@ std::string SavedDirectory(const std::string& run_dir, const std::string& name,
                            std::uint64_t version);
 
 // Makes the files that `manifest` names the newest checkpoint: writes the manifest and LATEST, then
-// deletes what is neither among the newest `keep` nor complete.
+// deletes those that are older than the newest `keep`, and older unfinished ones.
 Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manifest,
                         std::uint32_t keep);
 
