@@ -54,7 +54,8 @@ Json FiguresOf(const std::optional<EvaluationFigures>& figures) {
 }
 
 // Rows and bytes of each table, over all shards.
-Json TablesJson(const std::vector<proto::Saved>& parts) {
+std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> UsageOf(
+    const std::vector<proto::Saved>& parts) {
   std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> tables;
   for (const proto::Saved& part : parts) {
     for (const proto::TableUsage& usage : part.tables()) {
@@ -62,8 +63,12 @@ Json TablesJson(const std::vector<proto::Saved>& parts) {
       tables[usage.name()].second += usage.bytes();
     }
   }
+  return tables;
+}
+
+Json TablesJson(const std::vector<proto::Saved>& parts) {
   Json json = Json::object();
-  for (const auto& [name, usage] : tables) {
+  for (const auto& [name, usage] : UsageOf(parts)) {
     const auto rows = static_cast<double>(usage.first);
     json[name] = {
         {"rows", usage.first},
@@ -304,6 +309,11 @@ Status RunRecord::WriteSavedModel(const SchedulerEvent& event) {
     file.set_hash(part.file_hash());
   }
   manifest.set_model_digest(DigestHex(digest));
+  for (const auto& [name, usage] : UsageOf(event.saved)) {
+    proto::TableRows& table = *manifest.add_tables();
+    table.set_name(name);
+    table.set_rows(usage.first);
+  }
   WriteLine(Json({{"event", "saved"},
                   {"model", event.text},
                   {"version", event.step},

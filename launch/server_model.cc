@@ -1,5 +1,6 @@
 #include "launch/server_model.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <sstream>
@@ -10,6 +11,7 @@
 
 #include "common/clock.h"
 #include "launch/checkpoints.h"
+#include "launch/heap_trimmer.h"
 #include "proto/job_identity.h"
 #include "ps/store/model_file.h"
 #include "scheduler/phase_planner.h"
@@ -17,44 +19,78 @@
 namespace plexus {
 namespace {
 
-// Rows that are put in before the memory limit is looked at again: with 4 KiB a row, 4 MiB.
-constexpr std::uint64_t kRowsAStep = 1024;
 constexpr int kDiskPollMillis = 1;
 
-// Until rows that are on their way to disk have made room.
-void MakeRoom(ColdTier* cold, Shard* shard) {
-  while (!shard->RestoreStep(SteadyMillis()) && cold != nullptr) {
-    cold->Exchange(*shard, SteadyMillis());
-    ::poll(nullptr, 0, kDiskPollMillis);
+// Puts what a checkpoint's files hold into a shard, within its memory limit.
+class Restorer {
+ public:
+  Restorer(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, Shard* shard)
+      : options_(options),
+        limited_(plan.memory_limit_bytes > 0),
+        step_bytes_(std::max<std::uint64_t>(1, plan.memory_limit_bytes / kStepShare)),
+        heap_(plan.memory_limit_bytes),
+        cold_(cold),
+        shard_(shard) {}
+
+  ModelVisitor Visitor() {
+    ShardState& state = shard_->restored_state();
+    ModelVisitor visitor;
+    visitor.row = [this, &state](std::uint32_t table, const RowView& row) {
+      state.RestoreRow(table, row);
+      since_bytes_ += row.record.size();
+      if (limited_ && since_bytes_ >= step_bytes_) {
+        MakeRoom();
+      }
+    };
+    visitor.filter = [&state](std::uint32_t table, std::uint32_t bucket, const std::string& bytes) {
+      return state.RestoreFilter(table, bucket, bytes);
+    };
+    visitor.dense = [&state](std::uint32_t block, std::span<const float> floats) {
+      return state.RestoreDenseBlock(block, floats);
+    };
+    return visitor;
   }
-  if (cold != nullptr) {
-    cold->Exchange(*shard, SteadyMillis());
+
+  // Returns once rows that are on their way to disk have made room.
+  void MakeRoom() {
+    since_bytes_ = 0;
+    if (!options_.local) {
+      heap_.Trim(shard_->memory_use(), SteadyMillis());
+    }
+    shard_->SetUsage(0, PeakRssBytes(), options_.local ? 0 : RssBytes());
+    while (!shard_->RestoreStep(SteadyMillis()) && cold_ != nullptr) {
+      cold_->Exchange(*shard_, SteadyMillis());
+      ::poll(nullptr, 0, kDiskPollMillis);
+    }
+    if (cold_ != nullptr) {
+      cold_->Exchange(*shard_, SteadyMillis());
+    }
   }
-}
+
+ private:
+  // Of the limit: records that are looked at before it is thought of again.
+  static constexpr std::uint64_t kStepShare = 64;
+
+  const NodeOptions& options_;
+  const bool limited_;
+  const std::uint64_t step_bytes_;
+  HeapTrimmer heap_;
+  ColdTier* const cold_;
+  Shard* const shard_;
+  std::uint64_t since_bytes_ = 0;
+};
 
 Status ReadCheckpoint(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
                       ColdTier* cold, Shard* shard) {
   const std::string directory = SavedDirectory(options.run_dir, kCheckpoint, version);
-  ShardState& state = shard->restored_state();
-  std::uint64_t rows = 0;
-  ModelVisitor visitor;
-  visitor.row = [&](std::uint32_t table, const RowView& row) {
-    state.RestoreRow(table, row);
-    if (++rows % kRowsAStep == 0) {
-      MakeRoom(cold, shard);
-    }
-  };
-  visitor.filter = [&](std::uint32_t table, std::uint32_t bucket, const std::string& bytes) {
-    return state.RestoreFilter(table, bucket, bytes);
-  };
-  visitor.dense = [&](std::uint32_t block, std::span<const float> floats) {
-    return state.RestoreDenseBlock(block, floats);
-  };
-  ASSIGN_OR_RETURN(const proto::Manifest manifest, VisitModel(plan, directory, visitor));
+  Restorer restorer(plan, options, cold, shard);
+  ASSIGN_OR_RETURN(const proto::Manifest manifest, ReadManifest(directory));
   if (manifest.version() != version || manifest.job_hash() != TrainingHash(plan.job)) {
     return FailedPrecondition(directory + " is not the checkpoint that the scheduler goes on from");
   }
-  MakeRoom(cold, shard);
+  ReserveRows(manifest, &shard->restored_state());
+  RETURN_IF_ERROR(VisitModel(plan, directory, restorer.Visitor()).status());
+  restorer.MakeRoom();
   return OkStatus();
 }
 

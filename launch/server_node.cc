@@ -1,10 +1,10 @@
 #include <optional>
 
-#include <malloc.h>
 #include <pthread.h>
 
 #include "common/clock.h"
 #include "launch/cold_tier.h"
+#include "launch/heap_trimmer.h"
 #include "launch/node.h"
 #include "launch/server_metrics.h"
 #include "launch/server_model.h"
@@ -19,26 +19,6 @@ namespace {
 constexpr Millis kPollMillis = 50;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 2000;
-constexpr Millis kTrimMillis = 500;
-
-// Gives what malloc keeps of freed memory back to the kernel, as memory fills up: it is tuned to
-// keep much (common/net/zmq_endpoint.cc), and rows can use it.
-class HeapTrimmer {
- public:
-  explicit HeapTrimmer(std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
-
-  void Trim(const MemoryUse& use, Millis now) {
-    // Half a millisecond at 100 MiB, and the pages have to be cleared when they are used again.
-    if (use.resident() > limit_bytes_ / 4 * 3 && now >= next_) {
-      next_ = now + kTrimMillis;
-      ::malloc_trim(0);
-    }
-  }
-
- private:
-  const std::uint64_t limit_bytes_;
-  Millis next_ = 0;
-};
 
 // A report that cannot be written stops nothing.
 void Report(const Shard& shard, const NodeOptions& options, const std::string& event) {

@@ -484,8 +484,16 @@ StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& dir
   return manifest;
 }
 
+void ReserveRows(const proto::Manifest& manifest, ShardState* state) {
+  for (const proto::TableRows& table : manifest.tables()) {
+    state->Reserve(table.name(), table.rows());
+  }
+}
+
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state) {
+  ASSIGN_OR_RETURN(const proto::Manifest manifest, ReadManifest(directory));
+  ReserveRows(manifest, state);
   ModelVisitor visitor;
   visitor.row = [state](std::uint32_t table, const RowView& row) { state->RestoreRow(table, row); };
   visitor.filter = [state](std::uint32_t table, std::uint32_t bucket, const std::string& bytes) {

@@ -59,6 +59,9 @@ struct ModelVisitor {
 StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
                                      const ModelVisitor& visitor);
 
+// Tells the state's tables how many rows will come.
+void ReserveRows(const proto::Manifest& manifest, ShardState* state);
+
 // Puts the rows and blocks of every file of the manifest into `state`, which is of no use after an
 // error.  Errors as VisitModel.
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
