@@ -128,9 +128,9 @@ class Roster {
   int self_ = 0;
 };
 
-// The job with mpirun's counts, and the checkpoint that it goes on from; a --set that contradicts them is refused.
-StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags,
-                                 std::uint64_t* resume_version) {
+// The job with mpirun's counts, and the checkpoint that it goes on from; a --set that contradicts
+// them is refused.
+StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags, std::uint64_t* resume_version) {
   if (roster.Count(proto::SCHEDULER) != 1 || roster.Count(proto::SERVER) < 1 ||
       roster.Count(proto::WORKER) < 1) {
     return InvalidArgument(

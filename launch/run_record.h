@@ -1,6 +1,6 @@
 // RunRecord: what a run leaves behind, and shows while it goes: RUN/metrics.jsonl, members.json,
-// model/*/manifest.textproto, checkpoints, result.json, and the progress bar.  docs/observability.md lists what
-// they hold.
+// model/*/manifest.textproto, checkpoints, result.json, and the progress bar. docs/observability.md
+// lists what they hold.
 //
 // Thread safety: none; belongs to the scheduler's thread.
 #pragma once

@@ -112,7 +112,8 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
   const std::string job_path = flags.run_dir + "/job.textproto";
   const bool holds_run = ::access(job_path.c_str(), F_OK) == 0;
   if (flags.resume && flags.overwrite) {
-    return InvalidArgument("--resume keeps the run in --run_dir, --overwrite replaces it: not both");
+    return InvalidArgument(
+        "--resume keeps the run in --run_dir, --overwrite replaces it: not both");
   }
   if (holds_run && !flags.overwrite && !flags.resume) {
     return FailedPrecondition("--run_dir=" + flags.run_dir +
@@ -125,7 +126,8 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
   }
   RETURN_IF_ERROR(Remove(flags.run_dir, {"result.json", "members.json", "servers"}));
   if (version == 0) {
-    RETURN_IF_ERROR(Remove(flags.run_dir, {"job.textproto", "metrics.jsonl", "model", "checkpoints"}));
+    RETURN_IF_ERROR(
+        Remove(flags.run_dir, {"job.textproto", "metrics.jsonl", "model", "checkpoints"}));
   }
   RETURN_IF_ERROR(WriteFileAtomically(job_path, PrintJob(plan.job)));
   return version;

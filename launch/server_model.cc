@@ -126,9 +126,8 @@ void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions&
       saved.set_error(of_all.status().message());
     }
   }
-    shard->OnSaved(std::move(saved), digest);
+  shard->OnSaved(std::move(saved), digest);
 }
-
 
 void RestoreModel(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
                   ColdTier* cold, Shard* shard) {

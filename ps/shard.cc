@@ -506,8 +506,8 @@ void Shard::OnSaved(proto::Saved saved, std::optional<Digest128> known_digest) {
 
 void Shard::OnRestored(std::uint64_t version, const Status& status) {
   if (!status.ok()) {
-    ReportFailure("server " + std::to_string(options_.shard) + " could not load the checkpoint: " +
-                  status.message());
+    ReportFailure("server " + std::to_string(options_.shard) +
+                  " could not load the checkpoint: " + status.message());
     return;
   }
   version_ = version;

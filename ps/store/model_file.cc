@@ -523,7 +523,8 @@ StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
   const std::size_t body = text->size() - std::min(seal_bytes, text->size());
   if (text->substr(body) != SealOf(text->substr(0, body)) ||
       !google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
-    return DataLoss(path + ": not a manifest, or damaged: the hash in its last line is of another text");
+    return DataLoss(path +
+                    ": not a manifest, or damaged: the hash in its last line is of another text");
   }
   return manifest;
 }

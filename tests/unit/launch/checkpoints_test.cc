@@ -219,7 +219,8 @@ TEST_F(CheckpointsTest, ARunDirectoryIsGoneOnWithOrReplacedOrLeftAlone) {
   flags.resume = true;
   EXPECT_EQ(PrepareRunDirectory(flags, *plan_).value(), 5u);
   const auto other = PlanOf(kSmallJob, {"train.seed=2"});
-  EXPECT_THAT(PrepareRunDirectory(flags, *other).status().message(), HasSubstr("train.seed: 1 -> 2"));
+  EXPECT_THAT(PrepareRunDirectory(flags, *other).status().message(),
+              HasSubstr("train.seed: 1 -> 2"));
   flags.overwrite = true;
   EXPECT_EQ(PrepareRunDirectory(flags, *plan_).status().code(), StatusCode::kInvalidArgument);
   flags.resume = false;

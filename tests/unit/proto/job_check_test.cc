@@ -57,7 +57,8 @@ TEST(JobCheckTest, RefusesWhatIsNoJob) {
        "deterministic, compute, learning_rate, schedule, dense_optimizer, clip_value, "
        "clip_dense_norm, evaluate_every_steps, early_stop_patience, pull_precision, "
        "push_precision"},
-      {"model {", "@speed {", "Job has no \"speed\"; it has: data, tables, model, train, cluster, checkpoint"},
+      {"model {", "@speed {",
+       "Job has no \"speed\"; it has: data, tables, model, train, cluster, checkpoint"},
       {"ranks: 2", "ranks: @\"two\"", "Expected integer, got: \"two\""},
       {"ranks: 2", "ranks: @99999999999", "Integer out of range (99999999999)"},
       {"ranks: 2", "ranks: @-2", "Expected integer, got: -"},

@@ -43,7 +43,8 @@ TEST(KeyIndexTest, ReservedItTakesKeysInTheOrderOfTheirHomes) {
   while (grown.migrating()) {
     grown.Maintain();
   }
-  std::sort(keys.begin(), keys.end(), [&](Key a, Key b) { return grown.HomeOf(a) < grown.HomeOf(b); });
+  std::sort(keys.begin(), keys.end(),
+            [&](Key a, Key b) { return grown.HomeOf(a) < grown.HomeOf(b); });
   KeyIndex reserved;
   reserved.Reserve(keys.size());
   const std::uint64_t slots = reserved.slot_count();
