@@ -16,11 +16,17 @@ constexpr Millis kPollMillis = 50;
 // After a failure at the start: for the members that come to be told.
 constexpr Millis kLingerMillis = 2000;
 
-SchedulerOptions OptionsOf(const proto::Job& job, const NetContext& context) {
+StatusOr<SchedulerOptions> OptionsOf(const proto::Job& job, const NetContext& context,
+                                     const NodeOptions& node) {
   SchedulerOptions options;
   options.absence_hint = context.has_keys() ? KeysHint(context) : "";
   options.job_hash = JobHash(job);
   options.lease_ms = job.cluster().lease_ms();
+  if (node.resume_version > 0) {
+    ASSIGN_OR_RETURN(const proto::Manifest manifest,
+                     ReadManifest(SavedDirectory(node.run_dir, kCheckpoint, node.resume_version)));
+    options.resume = manifest.scheduler();
+  }
   return options;
 }
 
@@ -39,17 +45,12 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  SchedulerOptions scheduler_options = OptionsOf(plan->job, context);
-  if (options.resume_version > 0) {
-    StatusOr<proto::Manifest> manifest =
-        ReadManifest(SavedDirectory(options.run_dir, kCheckpoint, options.resume_version));
-    if (!manifest.ok()) {
-      LOG(ERROR) << "scheduler: " << manifest.status().message();
-      return 1;
-    }
-    scheduler_options.resume = manifest->scheduler();
+  StatusOr<SchedulerOptions> scheduler_options = OptionsOf(plan->job, context, options);
+  if (!scheduler_options.ok()) {
+    LOG(ERROR) << "scheduler: " << scheduler_options.status().message();
+    return 1;
   }
-  Scheduler scheduler(plan, scheduler_options);
+  Scheduler scheduler(plan, *scheduler_options);
   StatusOr<std::unique_ptr<StatusBoard>> board =
       StatusBoard::Start(options, proto::SCHEDULER, plan->job.cluster().lease_ms());
   const bool failed_at_start = !board.ok();

@@ -504,16 +504,6 @@ void Shard::OnSaved(proto::Saved saved, std::optional<Digest128> known_digest) {
   SendControl(control);
 }
 
-void Shard::OnRestored(std::uint64_t version, const Status& status) {
-  if (!status.ok()) {
-    ReportFailure("server " + std::to_string(options_.shard) +
-                  " could not load the checkpoint: " + status.message());
-    return;
-  }
-  version_ = version;
-  next_heartbeat_ = 0;  // The scheduler waits for it.
-}
-
 void Shard::OnTimer(Millis now) {
   now_ = now;
   if (now >= next_heartbeat_) {
