@@ -307,8 +307,10 @@ int Run() {
     LOG(ERROR) << plan.status().message();
     return 2;
   }
-  if (Status prepared = PrepareRunDirectory(FLAGS_work_dir + "/run", true, (*plan)->job);
-      !prepared.ok()) {
+  Flags flags;
+  flags.run_dir = FLAGS_work_dir + "/run";
+  flags.overwrite = true;
+  if (const Status prepared = PrepareRunDirectory(flags, **plan).status(); !prepared.ok()) {
     LOG(ERROR) << prepared.message();
     return 1;
   }

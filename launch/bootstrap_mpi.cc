@@ -50,6 +50,7 @@ struct Verdict {
   char http_address[128] = {};
   char curve_dir[1024] = {};
   std::uint32_t job_bytes = 0;
+  std::uint64_t resume_version = 0;
 };
 
 volatile std::sig_atomic_t guarded_pid = 0;
@@ -127,8 +128,9 @@ class Roster {
   int self_ = 0;
 };
 
-// The job with mpirun's counts; a --set that contradicts them is refused.
-StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags) {
+// The job with mpirun's counts, and the checkpoint that it goes on from; a --set that contradicts
+// them is refused.
+StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags, std::uint64_t* resume_version) {
   if (roster.Count(proto::SCHEDULER) != 1 || roster.Count(proto::SERVER) < 1 ||
       roster.Count(proto::WORKER) < 1) {
     return InvalidArgument(
@@ -148,7 +150,7 @@ StatusOr<std::string> ResolveJob(const Roster& roster, Flags flags) {
   }
   RETURN_IF_ERROR(CheckKeys(proto::SCHEDULER, flags));
   ASSIGN_OR_RETURN(const std::shared_ptr<const JobPlan> plan, LoadPlan(flags, false));
-  RETURN_IF_ERROR(PrepareRunDirectory(flags.run_dir, flags.overwrite, plan->job));
+  ASSIGN_OR_RETURN(*resume_version, PrepareRunDirectory(flags, *plan));
   return PrintJob(plan->job);
 }
 
@@ -157,7 +159,7 @@ Verdict AgreeOnJob(const Roster& roster, const Flags& flags, std::string* job) {
   Verdict verdict;
   const int root = std::max(roster.SchedulerRank(), 0);
   if (roster.self() == root) {
-    StatusOr<std::string> resolved = ResolveJob(roster, flags);
+    StatusOr<std::string> resolved = ResolveJob(roster, flags, &verdict.resume_version);
     if (resolved.ok()) {
       *job = *resolved;
       verdict.job_bytes = static_cast<std::uint32_t>(job->size());
@@ -216,6 +218,7 @@ ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdic
   RoleAddresses addresses;
   addresses.scheduler = roster.AddressOf(roster.SchedulerRank());
   addresses.curve_dir = verdict.curve_dir;
+  addresses.resume_version = verdict.resume_version;
   if (role != proto::WORKER) {
     addresses.listen = roster.AddressOf(roster.self());
     addresses.listen_fd = listen_fd;

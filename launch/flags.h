@@ -18,6 +18,8 @@ struct Flags {
   std::string job;
   std::string run_dir;
   bool overwrite = false;
+  bool resume = false;
+  std::uint64_t resume_version = 0;  // Scheduler: a checkpoint that was verified; 0: none.
   bool local = false;
   bool quiet = false;
 

@@ -32,8 +32,9 @@ struct NodeOptions {
   std::string http_address;       // Empty: no HTTP.
   std::string run_dir;
   pid_t supervisor_pid = 0;
-  bool local = false;                         // All nodes are threads of this process.
-  bool progress = false;                      // Scheduler: draw a progress bar on stderr.
+  std::uint64_t resume_version = 0;  // Scheduler: of the checkpoint to go on from; 0: none.
+  bool local = false;                // All nodes are threads of this process.
+  bool progress = false;             // Scheduler: draw a progress bar on stderr.
   const std::atomic<int>* signals = nullptr;  // Counts SIGINT and SIGTERM.
   DenseExchange* exchange = nullptr;          // Workers under dense_sync MPI.
   OpenSource open_source;           // Workers: samples of another origin than the job's files.

@@ -13,7 +13,7 @@ namespace {
 constexpr const char* kHelp =
     R"(plexus trains recommender models whose embedding tables do not fit on one machine.
 
-  plexus train --job=FILE [--local] [--set path=value]... [--run_dir=DIR] [--overwrite]
+  plexus train --job=FILE [--local] [--set path=value]... [--run_dir=DIR] [--overwrite|--resume]
                [--servers=N] [--workers=N] [--http_address=127.0.0.1:0] [--quiet]
                [--curve_dir=DIR]
       Trains the job.  --local: everything in this process.  --set overrides an entry of the job,

@@ -31,6 +31,8 @@ All members need the same job file and the same --set.  --http_address=127.0.0.1
 /healthz and /status of the scheduler and the servers.
 --curve_dir=DIR, for all members (mpirun: for the scheduler, DIR lying on every host), encrypts what
 they say to each other and admits only who has keys in DIR; `plexus keygen` makes them.
+--resume, for the scheduler, goes on with the run in --run_dir from its newest checkpoint, with any
+number of servers and workers, all of which read RUN/checkpoints.
 
 Exit codes: 0 done, 1 failed, 2 bad job or usage, 3 restartable.
 )";
@@ -103,6 +105,9 @@ std::vector<std::string> RoleCommand(proto::Role role, std::uint32_t index,
   if (!addresses.curve_dir.empty()) {
     argv.push_back("--curve_dir=" + addresses.curve_dir);
   }
+  if (role == proto::SCHEDULER && addresses.resume_version > 0) {
+    argv.push_back("--resume_version=" + std::to_string(addresses.resume_version));
+  }
   if (quiet) {
     argv.push_back("--quiet");
   }
@@ -123,6 +128,7 @@ int RunRole(proto::Role role, std::shared_ptr<const JobPlan> plan, const Flags& 
   options.signals = &InstallSignalCounter();
   options.exchange = exchange;
   options.progress = !flags.quiet;
+  options.resume_version = flags.resume_version;
   std::unique_ptr<NetContext> context;
   if (flags.curve_dir.empty()) {
     context = std::make_unique<NetContext>(1);
@@ -184,11 +190,12 @@ int RoleMain(proto::Role role, int argc, char** argv) {
   }
   if (role == proto::SCHEDULER && flags.supervisor_pid == 0) {
     // Started by hand: nobody has made the run directory.
-    const Status status = PrepareRunDirectory(flags.run_dir, flags.overwrite, (*plan)->job);
-    if (!status.ok()) {
-      std::fprintf(stderr, "%s\n", status.message().c_str());
+    const StatusOr<std::uint64_t> resume_version = PrepareRunDirectory(flags, **plan);
+    if (!resume_version.ok()) {
+      std::fprintf(stderr, "%s\n", resume_version.status().message().c_str());
       return 2;
     }
+    flags.resume_version = *resume_version;
   }
   LogInto(flags.run_dir);
   return RunRole(role, *plan, flags, nullptr);

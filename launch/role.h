@@ -35,6 +35,7 @@ struct RoleAddresses {
   int listen_fd = -1;
   std::string http_address;
   std::string curve_dir;
+  std::uint64_t resume_version = 0;  // Scheduler.
 };
 
 // The command line that starts the role from RUN/job.textproto, supervised by this process.

@@ -10,6 +10,8 @@
 
 #include "common/clock.h"
 #include "common/files.h"
+#include "launch/checkpoints.h"
+#include "proto/job_identity.h"
 #include "ps/shard_state.h"
 #include "ps/store/model_file.h"
 
@@ -53,7 +55,8 @@ Json FiguresOf(const std::optional<EvaluationFigures>& figures) {
 }
 
 // Rows and bytes of each table, over all shards.
-Json TablesJson(const std::vector<proto::Saved>& parts) {
+std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> UsageOf(
+    const std::vector<proto::Saved>& parts) {
   std::map<std::string, std::pair<std::uint64_t, std::uint64_t>> tables;
   for (const proto::Saved& part : parts) {
     for (const proto::TableUsage& usage : part.tables()) {
@@ -61,8 +64,12 @@ Json TablesJson(const std::vector<proto::Saved>& parts) {
       tables[usage.name()].second += usage.bytes();
     }
   }
+  return tables;
+}
+
+Json TablesJson(const std::vector<proto::Saved>& parts) {
   Json json = Json::object();
-  for (const auto& [name, usage] : tables) {
+  for (const auto& [name, usage] : UsageOf(parts)) {
     const auto rows = static_cast<double>(usage.first);
     json[name] = {
         {"rows", usage.first},
@@ -102,9 +109,14 @@ StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPl
                                                      const Scheduler& scheduler) {
   std::unique_ptr<RunRecord> record(new RunRecord(std::move(plan), options, scheduler));
   const std::string path = options.run_dir + "/metrics.jsonl";
-  record->metrics_ = std::fopen(path.c_str(), "we");
+  const std::uint64_t resumed = scheduler.resumed_version();
+  record->metrics_ = std::fopen(path.c_str(), resumed > 0 ? "ae" : "we");
   if (record->metrics_ == nullptr) {
     return ErrnoStatus("open", path);
+  }
+  if (resumed > 0) {
+    LOG(INFO) << "goes on from the checkpoint of version " << resumed;
+    record->WriteLine(Json({{"event", "resumed"}, {"version", resumed}}).dump());
   }
   return record;
 }
@@ -130,6 +142,10 @@ void RunRecord::WriteLine(const std::string& json) {
 
 double RunRecord::TrainingSeconds() const {
   return training_seconds_ + (phase_began_ > 0 ? SteadySeconds() - phase_began_ : 0);
+}
+
+std::uint64_t RunRecord::OwnSamples() const {
+  return scheduler_.totals().samples - scheduler_.resumed_samples();
 }
 
 Status RunRecord::OnEvent(const SchedulerEvent& event) {
@@ -325,22 +341,32 @@ Status RunRecord::WriteSavedModel(const SchedulerEvent& event) {
     file.set_bytes(part.file_bytes());
     file.set_hash(part.file_hash());
   }
-  digest_ = DigestHex(digest);
-  saved_ = event.saved;
-  manifest.set_model_digest(digest_);
+  manifest.set_model_digest(DigestHex(digest));
+  for (const auto& [name, usage] : UsageOf(event.saved)) {
+    proto::TableRows& table = *manifest.add_tables();
+    table.set_name(name);
+    table.set_rows(usage.first);
+  }
   WriteLine(Json({{"event", "saved"},
                   {"model", event.text},
                   {"version", event.step},
-                  {"model_digest", digest_}})
+                  {"model_digest", manifest.model_digest()}})
                 .dump());
-  return WriteManifest(manifest, options_.run_dir + "/model/" + event.text);
+  if (event.text == kCheckpoint) {
+    manifest.set_job_hash(TrainingHash(plan_->job));
+    *manifest.mutable_scheduler() = event.state;
+    return FinishCheckpoint(options_.run_dir, manifest, plan_->job.checkpoint().keep());
+  }
+  digest_ = manifest.model_digest();
+  saved_ = event.saved;
+  return WriteManifest(manifest, SavedDirectory(options_.run_dir, event.text, event.step));
 }
 
 void RunRecord::ShowEnd() {
   ProgressFigures figures = Figures(SteadySeconds());
   const double seconds = TrainingSeconds();
   figures.samples_per_second =
-      seconds > 0 ? static_cast<double>(figures.samples) / seconds : 0;  // Of all.
+      seconds > 0 ? static_cast<double>(OwnSamples()) / seconds : 0;  // Of all.
   figures.note = "failed";
   if (scheduler_.stop()->exit_code() == 0) {
     const bool whole = !scheduler_.totals().interrupted;
@@ -363,7 +389,8 @@ Status RunRecord::Finish() {
   json["samples"] = totals.samples;
   json["seconds"] = SteadySeconds() - began_;
   json["train_seconds"] = seconds;
-  json["samples_per_second"] = seconds > 0 ? static_cast<double>(totals.samples) / seconds : 0;
+  const auto own_samples = static_cast<double>(OwnSamples());
+  json["samples_per_second"] = seconds > 0 ? own_samples / seconds : 0;
   json["train_logloss"] =
       totals.epoch_samples > 0
           ? OrNull(totals.epoch_loss_sum / static_cast<double>(totals.epoch_samples))
@@ -395,9 +422,7 @@ Status RunRecord::Finish() {
   }
   json["peak_rss_bytes"] = rss;
   json["wire_bytes_per_sample"] =
-      totals.samples > 0
-          ? Json(static_cast<double>(wire_bytes) / static_cast<double>(totals.samples))
-          : Json(nullptr);
+      own_samples > 0 ? Json(static_cast<double>(wire_bytes) / own_samples) : Json(nullptr);
   json["phases"] = PhasesJson(rank_seconds_.total());
   json["rank_seconds"] = rank_seconds_.total().lived;
   json["bad_lines"] = bad_lines;
@@ -410,6 +435,8 @@ Status RunRecord::Finish() {
   }
   AddVoidPushes(totals, &json);
   json["interrupted"] = totals.interrupted;
+  const std::uint64_t resumed = scheduler_.resumed_version();
+  json["resumed_from"] = resumed > 0 ? Json(resumed) : Json(nullptr);
   json["exit_code"] = scheduler_.stop()->exit_code();
   json["error"] =
       scheduler_.stop()->reason().empty() ? Json(nullptr) : Json(scheduler_.stop()->reason());

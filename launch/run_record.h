@@ -1,6 +1,6 @@
 // RunRecord: what a run leaves behind, and shows while it goes: RUN/metrics.jsonl, members.json,
-// model/*/manifest.textproto, result.json, and the progress bar.  docs/observability.md lists what
-// they hold.
+// model/*/manifest.textproto, checkpoints, result.json, and the progress bar. docs/observability.md
+// lists what they hold.
 //
 // Thread safety: none; belongs to the scheduler's thread.
 #pragma once
@@ -51,6 +51,8 @@ class RunRecord {
   ProgressFigures Figures(double now) const;
   void ShowEnd();
   double TrainingSeconds() const;
+  // Trained by this start of the job.
+  std::uint64_t OwnSamples() const;
 
   const std::shared_ptr<const JobPlan> plan_;
   const NodeOptions options_;

@@ -2,14 +2,20 @@
 
 #include <csignal>
 #include <filesystem>
+#include <initializer_list>
+#include <optional>
 #include <system_error>
 #include <utility>
 
+#include <glog/logging.h>
 #include <unistd.h>
 
 #include "common/files.h"
+#include "launch/checkpoints.h"
 #include "launch/plan.h"
 #include "proto/job.h"
+#include "proto/job_identity.h"
+#include "ps/store/model_file.h"
 #include "worker/nn/gemm.h"
 
 namespace plexus {
@@ -44,6 +50,43 @@ StatusOr<std::shared_ptr<const JobPlan>> PlanOf(const proto::Job& job) {
   return std::shared_ptr<const JobPlan>(std::make_shared<JobPlan>(std::move(plan)));
 }
 
+Status Remove(const std::string& run_dir, std::initializer_list<const char*> names) {
+  std::error_code error;
+  for (const char* name : names) {
+    std::filesystem::remove_all(run_dir + "/" + name, error);
+    if (error) {
+      return FailedPrecondition("remove " + run_dir + "/" + name + ": " + error.message());
+    }
+  }
+  return OkStatus();
+}
+
+// The version to go on from; 0: the beginning.
+StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run,
+                                      const JobPlan& plan) {
+  if (holds_run) {
+    ASSIGN_OR_RETURN(const proto::Job before, LoadJob(run_dir + "/job.textproto", {}));
+    if (const std::string differences = TrainingDifferences(before, plan.job);
+        !differences.empty()) {
+      return FailedPrecondition("--resume: the run in --run_dir=" + run_dir +
+                                " is of another job; what differs (run -> this job):\n" +
+                                differences);
+    }
+  }
+  ASSIGN_OR_RETURN(const std::optional<proto::Manifest> found, FindCheckpoint(plan, run_dir));
+  if (!found.has_value()) {
+    LOG_IF(WARNING, holds_run) << "--resume: " << run_dir
+                               << " has no checkpoint: the job starts from the beginning";
+    return 0;
+  }
+  const std::uint64_t best = found->scheduler().planner().best_version();
+  if (best > 0 && !ReadManifest(run_dir + "/model/best").ok()) {
+    LOG(WARNING) << "--resume: the best model so far, of version " << best << ", is not in "
+                 << run_dir << "/model/best any more; only a better one will be written there";
+  }
+  return found->version();
+}
+
 }  // namespace
 
 StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags, bool reads_data) {
@@ -64,22 +107,30 @@ StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& pat
   return PlanOf(job);
 }
 
-Status PrepareRunDirectory(const std::string& run_dir, bool overwrite, const proto::Job& job) {
-  RETURN_IF_ERROR(MakeDirectories(run_dir));
-  const std::string job_path = run_dir + "/job.textproto";
-  if (::access(job_path.c_str(), F_OK) == 0 && !overwrite) {
-    return FailedPrecondition("--run_dir=" + run_dir +
-                              " holds a run; name another directory, or add --overwrite");
+StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& plan) {
+  RETURN_IF_ERROR(MakeDirectories(flags.run_dir));
+  const std::string job_path = flags.run_dir + "/job.textproto";
+  const bool holds_run = ::access(job_path.c_str(), F_OK) == 0;
+  if (flags.resume && flags.overwrite) {
+    return InvalidArgument(
+        "--resume keeps the run in --run_dir, --overwrite replaces it: not both");
   }
-  std::error_code error;
-  for (const char* name :
-       {"job.textproto", "result.json", "metrics.jsonl", "members.json", "model", "servers"}) {
-    std::filesystem::remove_all(run_dir + "/" + name, error);
-    if (error) {
-      return FailedPrecondition("remove " + run_dir + "/" + name + ": " + error.message());
-    }
+  if (holds_run && !flags.overwrite && !flags.resume) {
+    return FailedPrecondition("--run_dir=" + flags.run_dir +
+                              " holds a run; name another directory, or add --resume to go on "
+                              "with it, or --overwrite to replace it");
   }
-  return WriteFileAtomically(job_path, PrintJob(job));
+  std::uint64_t version = 0;
+  if (flags.resume) {
+    ASSIGN_OR_RETURN(version, PrepareResume(flags.run_dir, holds_run, plan));
+  }
+  RETURN_IF_ERROR(Remove(flags.run_dir, {"result.json", "members.json", "servers"}));
+  if (version == 0) {
+    RETURN_IF_ERROR(
+        Remove(flags.run_dir, {"job.textproto", "metrics.jsonl", "model", "checkpoints"}));
+  }
+  RETURN_IF_ERROR(WriteFileAtomically(job_path, PrintJob(plan.job)));
+  return version;
 }
 
 const std::atomic<int>& InstallSignalCounter() {

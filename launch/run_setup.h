@@ -20,9 +20,11 @@ StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags, bool reads
 // The plan of a job that is resolved already, from a file such as RUN/job.textproto.
 StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& path);
 
-// Makes the run directory and writes job.textproto.  kFailedPrecondition: it holds a run, and
-// `overwrite` is off.
-Status PrepareRunDirectory(const std::string& run_dir, bool overwrite, const proto::Job& job);
+// Makes the run directory and writes job.textproto.  With --resume: what the run in it goes on with
+// stays, and the version of the newest whole checkpoint is returned, or 0: from the beginning.
+// kFailedPrecondition: it holds a run, and neither --overwrite nor --resume is there; or --resume,
+// and the run is of another job.
+StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& plan);
 
 // Counts SIGINT and SIGTERM from now on; a third one kills.
 const std::atomic<int>& InstallSignalCounter();

@@ -1,10 +1,12 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "launch/checkpoints.h"
 #include "launch/node.h"
 #include "launch/run_record.h"
 #include "launch/scheduler_metrics.h"
 #include "launch/status_board.h"
+#include "ps/store/model_file.h"
 #include "scheduler/scheduler.h"
 
 namespace plexus {
@@ -14,11 +16,17 @@ constexpr Millis kPollMillis = 50;
 // After a failure at the start: for the members that come to be told.
 constexpr Millis kLingerMillis = 2000;
 
-SchedulerOptions OptionsOf(const proto::Job& job, const NetContext& context) {
+StatusOr<SchedulerOptions> OptionsOf(const proto::Job& job, const NetContext& context,
+                                     const NodeOptions& node) {
   SchedulerOptions options;
   options.absence_hint = context.has_keys() ? KeysHint(context) : "";
   options.job_hash = JobHash(job);
   options.lease_ms = job.cluster().lease_ms();
+  if (node.resume_version > 0) {
+    ASSIGN_OR_RETURN(const proto::Manifest manifest,
+                     ReadManifest(SavedDirectory(node.run_dir, kCheckpoint, node.resume_version)));
+    options.resume = manifest.scheduler();
+  }
   return options;
 }
 
@@ -37,7 +45,12 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  Scheduler scheduler(plan, OptionsOf(plan->job, context));
+  StatusOr<SchedulerOptions> scheduler_options = OptionsOf(plan->job, context, options);
+  if (!scheduler_options.ok()) {
+    LOG(ERROR) << "scheduler: " << scheduler_options.status().message();
+    return 1;
+  }
+  Scheduler scheduler(plan, *scheduler_options);
   StatusOr<std::unique_ptr<StatusBoard>> board =
       StatusBoard::Start(options, proto::SCHEDULER, plan->job.cluster().lease_ms());
   const bool failed_at_start = !board.ok();

@@ -1,19 +1,16 @@
-#include <filesystem>
 #include <optional>
-#include <sstream>
-#include <system_error>
 
-#include <malloc.h>
 #include <pthread.h>
 
 #include "common/clock.h"
 #include "launch/cold_tier.h"
+#include "launch/heap_trimmer.h"
 #include "launch/node.h"
 #include "launch/server_metrics.h"
+#include "launch/server_model.h"
 #include "launch/server_report.h"
 #include "launch/status_board.h"
 #include "ps/shard.h"
-#include "ps/store/model_file.h"
 #include "ps/table/mapped_memory.h"
 
 namespace plexus {
@@ -22,68 +19,12 @@ namespace {
 constexpr Millis kPollMillis = 50;
 constexpr Millis kHeartbeatMillis = 500;
 constexpr Millis kResendMillis = 2000;
-constexpr Millis kTrimMillis = 500;
-
-// Gives what malloc keeps of freed memory back to the kernel, as memory fills up: it is tuned to
-// keep much (common/net/zmq_endpoint.cc), and rows can use it.
-class HeapTrimmer {
- public:
-  explicit HeapTrimmer(std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
-
-  void Trim(const MemoryUse& use, Millis now) {
-    // Half a millisecond at 100 MiB, and the pages have to be cleared when they are used again.
-    if (use.resident() > limit_bytes_ / 4 * 3 && now >= next_) {
-      next_ = now + kTrimMillis;
-      ::malloc_trim(0);
-    }
-  }
-
- private:
-  const std::uint64_t limit_bytes_;
-  Millis next_ = 0;
-};
 
 // A report that cannot be written stops nothing.
 void Report(const Shard& shard, const NodeOptions& options, const std::string& event) {
   const Status status =
       WriteServerReport(options.run_dir, shard.state(), options.index, shard.version(), event);
   LOG_IF(WARNING, !status.ok()) << "server " << options.index << ": " << status.message();
-}
-
-// Writes the shard's part of the model under each of the comma-separated names, and tells the
-// shard.
-void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions& options,
-               ColdTier* cold, Shard* shard) {
-  proto::Saved saved;
-  saved.set_name(names);
-  const ColdScan scan = cold != nullptr ? cold->scan() : ColdScan();
-  std::optional<Digest128> digest;
-  std::stringstream list(names);
-  for (std::string name; std::getline(list, name, ',') && saved.error().empty();) {
-    const std::string directory = options.run_dir + "/model/" + name;
-    // A manifest of an older version must not lie beside files of this one.
-    std::error_code ignored;
-    std::filesystem::remove(directory + "/manifest.textproto", ignored);
-    StatusOr<proto::SavedFile> file = WriteModelFile(
-        plan, shard->state(), options.index, shard->version(), directory, scan, &digest.emplace());
-    if (!file.ok()) {
-      saved.set_error(file.status().message());
-      break;
-    }
-    saved.set_file(file->name());
-    saved.set_file_bytes(file->bytes());
-    saved.set_file_hash(file->hash());
-  }
-  if (names.empty()) {
-    StatusOr<Digest128> of_all = DigestOf(shard->state(), scan);
-    if (of_all.ok()) {
-      digest = *of_all;
-    } else {
-      saved.set_error(of_all.status().message());
-    }
-  }
-  Report(*shard, options, "saved");
-  shard->OnSaved(std::move(saved), digest);
 }
 
 ShardOptions OptionsOf(const JobPlan& plan, const NodeOptions& options, const ZmqEndpoint& endpoint,
@@ -171,6 +112,10 @@ void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, ZmqE
   }
   if (std::optional<std::string> save = shard->TakeSaveRequest()) {
     SaveModel(plan, *save, options, cold, shard);
+    Report(*shard, options, "saved");
+  }
+  if (std::optional<std::uint64_t> restore = shard->TakeRestoreRequest()) {
+    RestoreModel(plan, *restore, options, cold, shard);
   }
   for (const Envelope& envelope : shard->outbox().Take()) {
     // A peer that is gone asks again, or is replaced.

@@ -39,6 +39,7 @@ int TrainLocally(const std::shared_ptr<const JobPlan>& plan, const Flags& flags)
   std::vector<std::jthread> threads;
   NodeOptions scheduler = base;
   scheduler.progress = !flags.quiet;
+  scheduler.resume_version = flags.resume_version;
   threads.emplace_back([&] { exit_code = RunSchedulerNode(plan, context, scheduler); });
   for (std::uint32_t i = 0; i < servers.size(); ++i) {
     servers[i].index = i;
@@ -82,6 +83,7 @@ int TrainInProcesses(const JobPlan& plan, const Flags& flags) {
     }
     if (role == proto::SCHEDULER) {
       addresses.scheduler = addresses.listen;
+      addresses.resume_version = flags.resume_version;
       scheduler.scheduler = addresses.listen;
       spec.lost = "the committed step is lost with it; start the job again";
     }
@@ -128,7 +130,8 @@ void PrintSummary(const std::string& run_dir) {
 
 }  // namespace
 
-int TrainCommand(const Flags& flags) {
+int TrainCommand(const Flags& given) {
+  Flags flags = given;
   if (flags.local && !flags.curve_dir.empty()) {
     std::fprintf(stderr, "--curve_dir has no use with --local: nothing leaves the process\n");
     return 2;
@@ -144,11 +147,12 @@ int TrainCommand(const Flags& flags) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());
     return 2;
   }
-  Status prepared = PrepareRunDirectory(flags.run_dir, flags.overwrite, (*plan)->job);
-  if (!prepared.ok()) {
-    std::fprintf(stderr, "%s\n", prepared.message().c_str());
+  const StatusOr<std::uint64_t> resume_version = PrepareRunDirectory(flags, **plan);
+  if (!resume_version.ok()) {
+    std::fprintf(stderr, "%s\n", resume_version.status().message().c_str());
     return 2;
   }
+  flags.resume_version = *resume_version;
   const int exit_code = flags.local ? TrainLocally(*plan, flags) : TrainInProcesses(**plan, flags);
   if (!flags.quiet) {
     PrintSummary(flags.run_dir);

@@ -187,6 +187,23 @@ void CheckCluster(const proto::Job& job, Mistakes* mistakes) {
                     "compute BF16 needs AVX-512, but numeric_profile is AVX2");
 }
 
+void CheckCheckpoint(const proto::Job& job, Mistakes* mistakes) {
+  const proto::Checkpoint& checkpoint = job.checkpoint();
+  mistakes->Require(checkpoint.keep() >= 1, {"checkpoint.keep"},
+                    "keep is 0: a checkpoint would be deleted as soon as it is written");
+  if (checkpoint.every_steps() == 0) {
+    return;
+  }
+  mistakes->Require(job.train().staleness() == 0, {"checkpoint.every_steps", "train.staleness"},
+                    "checkpoints need staleness 0 (BSP), not " +
+                        std::to_string(job.train().staleness()) +
+                        ": only there is a version all that a job is");
+  mistakes->Require(job.train().dense_sync() == proto::Train::SERVERS,
+                    {"checkpoint.every_steps", "train.dense_sync"},
+                    "checkpoints need dense_sync SERVERS: under MPI the workers hold the dense "
+                    "parameters");
+}
+
 }  // namespace
 
 std::string Quoted(std::string_view text) {
@@ -216,6 +233,7 @@ Status CheckJob(const proto::Job& job, const JobSource& source) {
   CheckModel(job.model(), &mistakes);
   CheckTrain(job, &mistakes);
   CheckCluster(job, &mistakes);
+  CheckCheckpoint(job, &mistakes);
   return mistakes.ToStatus();
 }
 

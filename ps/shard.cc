@@ -319,7 +319,11 @@ void Shard::OnView(const proto::View& view, Millis now) {
     }
     next_heartbeat_ = now;  // The scheduler waits for this fence.
   }
-  if (phase_.number() == 0 && view.has_phase() && view.version() == 0) {
+  if (view.restore() > 0 && version_ == 0 && failure_.empty()) {
+    restore_request_ = view.restore();
+  }
+  // At the beginning, or behind the checkpoint that was restored.
+  if (phase_.number() == 0 && view.has_phase() && view.version() == version_) {
     StartPhase(view.phase());
     AnswerParked();
     MaybeComplete();

@@ -10,7 +10,8 @@
 //   * A push with gradients that are not finite is void: it counts as the empty push of its (rank,
 //   step), in BSP and SSP on every shard.
 //
-// States: registering -> (View) running -> (commit with next phase STOP, or View.stop) stopped.
+// States: registering -> (View.restore) restoring -> (OnRestored) registering;
+//         registering -> (View) running -> (commit with next phase STOP, or View.stop) stopped.
 //
 // Thread safety: none; owned by its shard's thread.
 #pragma once
@@ -78,6 +79,17 @@ class Shard {
   std::optional<std::string> TakeSaveRequest();
   // `digest`: of state() and the rows on disk; may be left out if there are none.
   void OnSaved(proto::Saved saved, std::optional<Digest128> digest = std::nullopt);
+  // Set when the shard is to begin with a checkpoint: its version.  Before the next message the
+  // runtime puts the rows of all its files in, calling RestoreStep every few thousand, then calls
+  // OnRestored; an error fails the job.
+  std::optional<std::uint64_t> TakeRestoreRequest() {
+    return std::exchange(restore_request_, std::nullopt);
+  }
+  ShardState& restored_state() { return state_; }
+  // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
+  // on their way to disk are there.
+  bool RestoreStep(Millis now);
+  void OnRestored(std::uint64_t version, const Status& status);
   // The process was asked to end: the scheduler hears of it, and stops the job in order.
   void Interrupt() { interrupted_ = true; }
   // What the runtime measured: for heartbeats, and `rss_bytes` for the memory limit; 0: of a
@@ -229,6 +241,7 @@ class Shard {
   std::optional<proto::Complete> complete_;  // Said until the commit comes.
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
+  std::optional<std::uint64_t> restore_request_;
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;

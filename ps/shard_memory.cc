@@ -1,4 +1,4 @@
-// Shard: rows on disk, and the memory limit.
+// Shard: rows on disk, the memory limit, and beginning with a checkpoint.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -208,6 +208,22 @@ void Shard::MakeRoom(std::uint64_t coming) {
     use = memory_use();
   }
   SetEmergency(governor_.IsEmergency(use, emergency_, spillable || spills_under_way_ > 0), use);
+}
+
+bool Shard::RestoreStep(Millis now) {
+  now_ = now;
+  MakeRoom(0);
+  return spills_under_way_ == 0 || governor_.Fits(memory_use(), 0);
+}
+
+void Shard::OnRestored(std::uint64_t version, const Status& status) {
+  if (!status.ok()) {
+    ReportFailure("server " + std::to_string(options_.shard) +
+                  " could not load the checkpoint: " + status.message());
+    return;
+  }
+  version_ = version;
+  next_heartbeat_ = 0;  // The scheduler waits for it.
 }
 
 void Shard::SetEmergency(bool emergency, const MemoryUse& use) {

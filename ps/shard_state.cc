@@ -219,6 +219,16 @@ void ShardState::ApplyDense(std::span<const PushBody* const> parts, float scale,
   }
 }
 
+void ShardState::Reserve(const std::string& table, std::uint64_t rows) {
+  const auto owned =
+      static_cast<std::uint64_t>(std::count(bucket_map_.begin(), bucket_map_.end(), shard_));
+  for (const auto& candidate : tables_) {
+    if (candidate->spec().name == table) {
+      candidate->Reserve(rows * owned / bucket_map_.size());
+    }
+  }
+}
+
 void ShardState::RestoreRow(std::uint32_t table, const RowView& row) {
   const bool array = plan_->tables[table].kind == TableSpec::Kind::kArray;
   const std::uint32_t bucket =

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "common/hash.h"
@@ -46,6 +47,8 @@ class ShardState {
 
   std::uint32_t table_count() const { return static_cast<std::uint32_t>(tables_.size()); }
   const Table& table(std::uint32_t index) const { return *tables_[index]; }
+  // Before rows are put back: the table has so many on all shards.
+  void Reserve(const std::string& table, std::uint64_t rows);
   // Put back what a saved model holds; rows and blocks of other shards are ignored.
   void RestoreRow(std::uint32_t table, const RowView& row);
   Status RestoreFilter(std::uint32_t table, std::uint32_t bucket, const std::string& bytes);

@@ -3,6 +3,33 @@
 #include <utility>
 
 namespace plexus {
+namespace {
+
+proto::Figures ToProto(const EvaluationFigures& figures) {
+  proto::Figures to;
+  to.set_samples(figures.samples);
+  to.set_auc(figures.auc);
+  to.set_logloss(figures.logloss);
+  to.set_normalised_entropy(figures.normalised_entropy);
+  to.set_calibration(figures.calibration);
+  to.set_gauc(figures.gauc);
+  to.set_label_rate(figures.label_rate);
+  to.set_non_finite(figures.non_finite);
+  return to;
+}
+
+EvaluationFigures FromProto(const proto::Figures& from) {
+  return {.samples = from.samples(),
+          .auc = from.auc(),
+          .logloss = from.logloss(),
+          .normalised_entropy = from.normalised_entropy(),
+          .calibration = from.calibration(),
+          .gauc = from.gauc(),
+          .label_rate = from.label_rate(),
+          .non_finite = from.non_finite()};
+}
+
+}  // namespace
 
 PhasePlanner::PhasePlanner(const proto::Job& job) : job_(job) {}
 
@@ -102,6 +129,40 @@ NextPhase PhasePlanner::Continue(const proto::Phase& current, std::uint64_t step
     return stop;
   }
   return {Training(current.number() + 1, step + 1), std::move(save)};
+}
+
+proto::PlannerState PhasePlanner::State() const {
+  proto::PlannerState state;
+  state.set_epoch(epoch_);
+  state.set_epoch_steps(epoch_steps_);
+  state.set_worse_in_a_row(worse_in_a_row_);
+  if (validation_.has_value()) {
+    *state.mutable_validation() = ToProto(*validation_);
+  }
+  if (test_.has_value()) {
+    *state.mutable_test() = ToProto(*test_);
+  }
+  state.set_best_epoch(best_epoch_);
+  state.set_best_version(best_version_);
+  state.set_validated_epoch(validated_epoch_);
+  return state;
+}
+
+void PhasePlanner::Restore(const proto::PlannerState& state) {
+  epoch_ = state.epoch();
+  epoch_steps_ = state.epoch_steps();
+  worse_in_a_row_ = state.worse_in_a_row();
+  validation_.reset();
+  if (state.has_validation()) {
+    validation_ = FromProto(state.validation());
+  }
+  test_.reset();
+  if (state.has_test()) {
+    test_ = FromProto(state.test());
+  }
+  best_epoch_ = state.best_epoch();
+  best_version_ = state.best_version();
+  validated_epoch_ = state.validated_epoch();
 }
 
 }  // namespace plexus

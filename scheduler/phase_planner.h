@@ -12,6 +12,7 @@
 #include <string>
 
 #include "common/evaluation/evaluation.h"
+#include "proto/checkpoint.pb.h"
 #include "proto/control.pb.h"
 #include "proto/job.pb.h"
 
@@ -19,10 +20,11 @@ namespace plexus {
 
 inline constexpr const char* kBestModel = "best";
 inline constexpr const char* kFinalModel = "final";
+inline constexpr const char* kCheckpoint = "checkpoint";  // Of this version, to go on from.
 
 struct NextPhase {
   proto::Phase phase;
-  std::string save;  // Name to save the model under before the phase; empty = do not.
+  std::string save;  // Names to save the model under before the phase; empty = do not.
 };
 
 class PhasePlanner {
@@ -39,6 +41,10 @@ class PhasePlanner {
   NextPhase Stop(const proto::Phase& current, std::uint64_t step) const;
   // Training goes on for a single step, which the ranks know to be the last.
   proto::Phase OneMoreStep(const proto::Phase& current, std::uint64_t step) const;
+
+  // What it remembers, and back.
+  proto::PlannerState State() const;
+  void Restore(const proto::PlannerState& state);
 
   // Figures of the best validation (or of the end, without validation data).
   const std::optional<EvaluationFigures>& validation() const { return validation_; }

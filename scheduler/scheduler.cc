@@ -22,7 +22,11 @@ Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions optio
       options_(options),
       membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
                   options.lease_ms),
-      planner_(plan_->job) {}
+      planner_(plan_->job) {
+  if (options_.resume.has_value()) {
+    Resume(*options_.resume);
+  }
+}
 
 SchedulerEvent& Scheduler::AddEvent(SchedulerEvent::Kind kind) {
   SchedulerEvent& event = events_.emplace_back();
@@ -106,6 +110,9 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
+  if (IsRestoring()) {
+    MaybeStart(now);
+  }
   UpdateCarriers(now);
   if (started_ && !fence_was_known && membership_.fence_known()) {
     SendViews();  // New carriers may begin.
@@ -124,12 +131,15 @@ void Scheduler::NoteNondeterministic(const std::string& why) {
 }
 
 void Scheduler::MaybeStart(Millis now) {
-  if (started_ || !membership_.all_servers() || !membership_.all_workers_came()) {
+  if (started_ || stop_.has_value() || !membership_.all_servers() ||
+      !membership_.all_workers_came() || !AllHaveRestored()) {
     return;
   }
   started_ = true;
   last_commit_at_ = now;
-  phase_ = planner_.First();
+  if (resumed_version_ == 0) {
+    phase_ = planner_.First();
+  }
   AddEvent(SchedulerEvent::Kind::kPhase).phase = phase_;
   SendViews();
 }
@@ -272,6 +282,7 @@ proto::Commit Scheduler::MakeCommit() {
     next = planner_.AfterEvaluation(phase_, step, event.figures);
   }
   const bool training = phase_.kind() == proto::Phase::TRAIN;
+  const proto::Phase undisturbed = next.phase.number() != 0 ? next.phase : phase_;
   if (stop_requested_ && training && !plan_->dense_on_servers() && !complete.all_last()) {
     // Only a phase's last push brings the workers' dense parameters to the shards.
     next.phase = planner_.OneMoreStep(phase_, step);
@@ -285,6 +296,7 @@ proto::Commit Scheduler::MakeCommit() {
     *commit.mutable_next() = next.phase;
     commit.set_save(next.save);
   }
+  AddCheckpoint(step, undisturbed, &commit);
   return commit;
 }
 
@@ -383,6 +395,9 @@ void Scheduler::FinishSave(Millis now) {
     for (const auto& [shard, part] : saved_) {
       event.saved.push_back(part);
     }
+    if (name == kCheckpoint) {
+      event.state = checkpoint_;
+    }
   }
   saved_.clear();
   if (phase_.kind() == proto::Phase::STOP && !stop_.has_value()) {
@@ -451,7 +466,7 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty())) {
+  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || IsRestoring())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =
@@ -467,10 +482,13 @@ void Scheduler::OnTimer(Millis now) {
   }
   UpdateCarriers(now);
   if (!started_) {
-    if (now - *began_ > options_.start_timeout_ms) {
+    const bool all_came = membership_.all_servers() && membership_.all_workers_came();
+    const Millis patience = all_came ? options_.stall_ms : options_.start_timeout_ms;
+    if (now - *began_ > patience) {
       Fail(3,
-           "not all members came within " + std::to_string(options_.start_timeout_ms / 1000) +
-               " s: " + WaitReport() + options_.absence_hint,
+           std::string(all_came ? "not all servers loaded the checkpoint within "
+                                : "not all members came within ") +
+               std::to_string(patience / 1000) + " s: " + WaitReport() + options_.absence_hint,
            now);
     }
     return;
@@ -505,6 +523,10 @@ std::string Scheduler::WaitReport() const {
       if (!(*members)[i].alive) {
         add(std::string(members == &membership_.servers() ? "server " : "worker ") +
             std::to_string(i) + " is not there");
+      } else if (members == &membership_.servers() && IsRestoring() &&
+                 !HasRestored((*members)[i])) {
+        add("server " + std::to_string(i) + " loads the checkpoint of version " +
+            std::to_string(version_));
       }
     }
   }
@@ -544,6 +566,9 @@ void Scheduler::SendView(const MemberState& member) {
   view.set_version(version_);
   if (stop_.has_value()) {
     *view.mutable_stop() = *stop_;
+  }
+  if (IsRestoring() && member.info.role() == proto::SERVER) {
+    view.set_restore(version_);
   }
   if (started_) {
     *view.mutable_phase() = phase_;

@@ -5,6 +5,9 @@
 // carries what holds from the next step on.  A server that is lost takes its rows with it: the job
 // stops with exit code 3 and a sentence that names it.  A worker that is lost is replaced.
 //
+// A job that goes on from a checkpoint begins with that version: servers are told to load it, and
+// the phase goes on when all have.
+//
 // Thread safety: none.
 #pragma once
 
@@ -17,6 +20,7 @@
 
 #include "common/evaluation/evaluation.h"
 #include "common/outbox.h"
+#include "proto/checkpoint.pb.h"
 #include "proto/control.h"
 #include "proto/plan.h"
 #include "scheduler/membership.h"
@@ -30,6 +34,7 @@ struct SchedulerOptions {
   Millis start_timeout_ms = 60000;  // For all members to come.
   std::string absence_hint{};       // Ends the sentence when they do not.
   Millis stall_ms = 600000;  // Without a commit: who waits for whom is reported, exit code 3.
+  std::optional<proto::SchedulerState> resume{};  // Of the checkpoint that the job goes on from.
   bool commit_early =
       false;  // A bug to be caught: the simulator's canary `commit_before_complete`.
 };
@@ -57,6 +62,7 @@ struct SchedulerEvent {
   std::uint32_t rank = 0;
   std::uint64_t pushes = 0;
   std::vector<proto::Saved> saved;
+  proto::SchedulerState state;  // kSaved of kCheckpoint.
 };
 
 // What result.json says of the training.
@@ -94,6 +100,9 @@ class Scheduler {
   const Membership& membership() const { return membership_; }
   const PhasePlanner& planner() const { return planner_; }
   const TrainingTotals& totals() const { return totals_; }
+  // Of the checkpoint that the job went on from; 0: from the beginning.
+  std::uint64_t resumed_version() const { return resumed_version_; }
+  std::uint64_t resumed_samples() const { return resumed_samples_; }
   const proto::Phase& phase() const { return phase_; }
   std::uint64_t version() const { return version_; }
   // Who waits for whom, in words; empty while nothing is waited for.
@@ -116,6 +125,14 @@ class Scheduler {
   void CountVoid(const proto::Commit& commit);
 
   void MaybeStart(Millis now);
+  // scheduler_checkpoint.cc
+  void Resume(const proto::SchedulerState& state);
+  // Servers are loading the checkpoint.
+  bool IsRestoring() const { return !started_ && resumed_version_ > 0; }
+  bool HasRestored(const MemberState& server) const;
+  bool AllHaveRestored() const;
+  // What the job would go on from after `step`, were it not stopped.
+  void AddCheckpoint(std::uint64_t step, const proto::Phase& phase, proto::Commit* commit);
   void UpdateCarriers(Millis now);
   void TryCommit(Millis now);
   bool StepIsComplete() const;
@@ -150,6 +167,9 @@ class Scheduler {
   std::optional<proto::Commit> last_commit_;
   std::map<std::uint32_t, proto::Complete> completes_;  // Of step version_ + 1, by shard.
   std::map<std::uint32_t, EvaluationPart> evaluation_;  // By rank.
+  std::uint64_t resumed_version_ = 0;
+  std::uint64_t resumed_samples_ = 0;
+  proto::SchedulerState checkpoint_;             // Of the checkpoint that is being written.
   std::vector<std::string> saving_;              // Names that the shards are to write, in order.
   std::map<std::uint32_t, proto::Saved> saved_;  // By shard, of the first name.
   bool stop_requested_ = false;

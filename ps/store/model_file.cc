@@ -1,5 +1,6 @@
 #include "ps/store/model_file.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -456,8 +457,16 @@ StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& dir
   return manifest;
 }
 
+void ReserveRows(const proto::Manifest& manifest, ShardState* state) {
+  for (const proto::TableRows& table : manifest.tables()) {
+    state->Reserve(table.name(), table.rows());
+  }
+}
+
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state) {
+  ASSIGN_OR_RETURN(const proto::Manifest manifest, ReadManifest(directory));
+  ReserveRows(manifest, state);
   ModelVisitor visitor;
   visitor.row = [state](std::uint32_t table, const RowView& row) { state->RestoreRow(table, row); };
   visitor.filter = [state](std::uint32_t table, std::uint32_t bucket, const std::string& bytes) {
@@ -490,13 +499,11 @@ StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
     return NotFound("no saved model in " + directory + ": " + text.status().message());
   }
   proto::Manifest manifest;
-  if (!google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
-    return DataLoss(path + ": not a manifest");
-  }
-  const std::size_t seal = text->rfind("# XXH3_64");
-  if (seal != std::string::npos &&
-      text->substr(seal) != ManifestSeal(std::string_view(*text).substr(0, seal))) {
-    return DataLoss(path + ": its checksum does not fit");
+  const std::size_t body = text->size() - std::min(ManifestSeal("").size(), text->size());
+  if (text->substr(body) != ManifestSeal(std::string_view(*text).substr(0, body)) ||
+      !google::protobuf::TextFormat::ParseFromString(*text, &manifest)) {
+    return DataLoss(path +
+                    ": not a manifest, or damaged: the hash in its last line is of another text");
   }
   return manifest;
 }

@@ -59,13 +59,16 @@ struct ModelVisitor {
 StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
                                      const ModelVisitor& visitor);
 
+// Tells the state's tables how many rows will come.
+void ReserveRows(const proto::Manifest& manifest, ShardState* state);
+
 // Puts the rows and blocks of every file of the manifest into `state`, which is of no use after an
 // error.  Errors as VisitModel.
 StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& directory,
                                     ShardState* state);
 
-// The manifest, with a checksum as its last line, written last: write, sync, rename, sync the
-// directory.
+// The manifest, with its XXH3_64 as its last line, written last: write, sync, rename, sync the
+// directory.  ReadManifest: kDataLoss if the line is missing or of another text.
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory);
 StatusOr<proto::Manifest> ReadManifest(const std::string& directory);
 

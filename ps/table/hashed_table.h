@@ -43,6 +43,11 @@ class HashedTable final : public Table {
 
   void ForEachRow(const std::function<void(const RowView&)>& visit) const override;
   void Restore(const RowView& row) override;
+  void Reserve(std::uint64_t rows) override {
+    if (index_.row_count() == 0) {
+      index_.Reserve(rows);
+    }
+  }
   void ForEachFilter(const std::function<void(std::uint32_t, const std::string&)>&) const override;
   Status RestoreFilter(std::uint32_t bucket, const std::string& bytes) override;
   Digest128 Digest() const override;

@@ -150,6 +150,17 @@ void KeyIndex::Maintain() {
   Carry(kMaintainedGroups);
 }
 
+void KeyIndex::Reserve(std::uint64_t keys) {
+  CHECK_EQ(row_count_, 0u) << "reserve of an index with keys";
+  std::uint64_t bytes = memory_.bytes();
+  while (RowsMaxOf(HomeGroupsIn(bytes)) <= keys) {
+    bytes += bytes / 2;  // As StartGrowing does.
+    bytes = MappedMemory::RoundUp(bytes);
+  }
+  Remap(bytes);
+  Settle(HomeGroupsIn(memory_.bytes()));
+}
+
 void KeyIndex::StartGrowing() {
   Remap(memory_.bytes() + memory_.bytes() / 2);
   migration_ = Migration::kGrowing;

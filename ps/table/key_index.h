@@ -145,6 +145,11 @@ class KeyIndex {
 
   void Erase(Slot* slot);
 
+  // As large as if so many keys had come.  Without it, keys that come in the order of their homes,
+  // as another index's ForEach gives them, crowd at the front of an index that is yet small.
+  // REQUIRES: it is empty.
+  void Reserve(std::uint64_t keys);
+
   // Calls visit(Slot&) for each slot of hashes in [first, last], ascending by group (while a
   // migration is under way, by group within either layout); visit may change last_step and place
   // (not to 0), and insert or erase nothing.

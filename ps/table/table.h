@@ -120,6 +120,8 @@ class Table {
   // Puts a row as ForEachRow gave it, replacing one of the same key.  REQUIRES: the record is of
   // this layout.
   virtual void Restore(const RowView& row) = 0;
+  // Before the first Restore: about so many rows will come.
+  virtual void Reserve(std::uint64_t) {}
   // What else decides which rows exist (filters, sketches), bucket by bucket, as opaque bytes.
   virtual void ForEachFilter(
       const std::function<void(std::uint32_t bucket, const std::string& bytes)>&) const {}

@@ -57,7 +57,8 @@ TEST(JobCheckTest, RefusesWhatIsNoJob) {
        "deterministic, compute, learning_rate, schedule, dense_optimizer, clip_value, "
        "clip_dense_norm, evaluate_every_steps, early_stop_patience, pull_precision, "
        "push_precision"},
-      {"model {", "@speed {", "Job has no \"speed\"; it has: data, tables, model, train, cluster"},
+      {"model {", "@speed {",
+       "Job has no \"speed\"; it has: data, tables, model, train, cluster, checkpoint"},
       {"ranks: 2", "ranks: @\"two\"", "Expected integer, got: \"two\""},
       {"ranks: 2", "ranks: @99999999999", "Integer out of range (99999999999)"},
       {"ranks: 2", "ranks: @-2", "Expected integer, got: -"},
@@ -65,6 +66,18 @@ TEST(JobCheckTest, RefusesWhatIsNoJob) {
        "Unknown enumeration value of \"ADAGRAD2\" for field \"kind\"."},
       {"ranks: 2", "ranks: 2\n\t@ranks\n: 3",
        "Non-repeated field \"ranks\" is specified multiple times."},
+  };
+  ExpectRefused(kSampleJob, refusals);
+}
+
+TEST(JobCheckTest, RefusesCheckpoints) {
+  const std::vector<Refusal> refusals = {
+      {"cluster {", "checkpoint { @keep: 0 }\ncluster {",
+       "keep is 0: a checkpoint would be deleted as soon as it is written"},
+      {"learning_rate: 0.5 }", "staleness: 2 }\ncheckpoint { @every_steps: 5 }",
+       "checkpoints need staleness 0 (BSP), not 2: only there is a version all that a job is"},
+      {"learning_rate: 0.5 }", "dense_sync: MPI }\ncheckpoint { @every_steps: 5 }",
+       "checkpoints need dense_sync SERVERS: under MPI the workers hold the dense parameters"},
   };
   ExpectRefused(kSampleJob, refusals);
 }

@@ -5,7 +5,9 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -21,8 +23,9 @@ class SchedulerDriver {
   static constexpr Millis kLease = 1000;
 
   // Two servers, two workers, two ranks.
-  explicit SchedulerDriver(std::vector<std::string> overrides = {})
-      : scheduler_(Plan(std::move(overrides)), Options()) {}
+  explicit SchedulerDriver(std::vector<std::string> overrides = {},
+                           std::optional<proto::SchedulerState> resume = std::nullopt)
+      : scheduler_(Plan(std::move(overrides)), Options(std::move(resume))) {}
 
   Scheduler& scheduler() { return scheduler_; }
   Millis now = 0;
@@ -156,8 +159,9 @@ class SchedulerDriver {
     overrides.insert(overrides.begin(), {"cluster.servers=2", "cluster.workers=2"});
     return PlanOf(kSmallJob, overrides);
   }
-  static SchedulerOptions Options() {
+  static SchedulerOptions Options(std::optional<proto::SchedulerState> resume) {
     SchedulerOptions options;
+    options.resume = std::move(resume);
     options.job_hash = kJobHash;
     options.lease_ms = kLease;
     options.start_timeout_ms = 60000;

@@ -1,6 +1,8 @@
 // What random operations do to it: tests/property/ps/key_index_property_test.cc.
 #include "ps/table/key_index.h"
 
+#include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -27,6 +29,34 @@ TEST(KeyIndexTest, BeginsWithOnePage) {
 }
 
 // Zeroed slots hold key 0, and erased ones what was there.
+TEST(KeyIndexTest, ReservedItTakesKeysInTheOrderOfTheirHomes) {
+  std::vector<Key> keys(100000);
+  std::iota(keys.begin(), keys.end(), Key{1});
+  KeyIndex grown;
+  const auto insert = [](KeyIndex* index, Key key) {
+    bool inserted = false;
+    index->FindOrInsert(key, index->HomeOf(key), &inserted)->place = 1;
+  };
+  for (const Key key : keys) {
+    insert(&grown, key);
+  }
+  while (grown.migrating()) {
+    grown.Maintain();
+  }
+  std::sort(keys.begin(), keys.end(),
+            [&](Key a, Key b) { return grown.HomeOf(a) < grown.HomeOf(b); });
+  KeyIndex reserved;
+  reserved.Reserve(keys.size());
+  const std::uint64_t slots = reserved.slot_count();
+  EXPECT_EQ(slots, grown.slot_count());
+  for (const Key key : keys) {
+    insert(&reserved, key);
+    EXPECT_FALSE(reserved.migrating());
+  }
+  EXPECT_EQ(reserved.slot_count(), slots);
+  EXPECT_EQ(reserved.MeasureProbes().sum, grown.MeasureProbes().sum);
+}
+
 TEST(KeyIndexTest, EveryKeyIsAKey) {
   KeyIndex index;
   EXPECT_EQ(Find(index, 0), nullptr);

@@ -1,0 +1,26 @@
+// A server's part of saved models and checkpoints: state to files, and back.
+//
+// Thread safety: none; belongs to the shard's thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "launch/cold_tier.h"
+#include "launch/node.h"
+#include "proto/plan.h"
+#include "ps/shard.h"
+
+namespace plexus {
+
+// Writes the shard's part of the model under each of the comma-separated names, and tells the
+// shard.  `cold` may be null, here and below.
+void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions& options,
+               ColdTier* cold, Shard* shard);
+
+// Puts the shard's rows of the checkpoint of `version` back, whatever number of shards wrote it,
+// and tells the shard.  Rows that do not fit into memory go to disk on the way.
+void RestoreModel(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
+                  ColdTier* cold, Shard* shard);
+
+}  // namespace plexus

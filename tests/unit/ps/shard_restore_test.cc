@@ -1,0 +1,87 @@
+// A shard that begins with a checkpoint.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "ps/shard.h"
+#include "tests/unit/ps/shard_testing.h"
+
+namespace plexus {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr std::uint64_t kVersion = 6;
+
+proto::View Restore() {
+  proto::View view;
+  view.set_incarnation(ShardDriver::kIncarnation);
+  view.set_version(kVersion);
+  view.set_restore(kVersion);
+  return view;
+}
+
+// Phase 3, which began with step 5, goes on.
+proto::View GoOn(const JobPlan& plan) {
+  proto::View view;
+  view.set_incarnation(ShardDriver::kIncarnation);
+  view.set_fence(1);
+  view.set_version(kVersion);
+  for (std::uint32_t rank = 0; rank < plan.ranks(); ++rank) {
+    view.add_carrier_epochs(1);
+  }
+  *view.mutable_phase() = PhaseOf(3, proto::Phase::TRAIN, 5, 0);
+  return view;
+}
+
+proto::Heartbeat Beat(ShardDriver& driver) {
+  driver.shard().OnTimer(0);
+  proto::Heartbeat heartbeat;
+  for (const proto::Control& control : driver.Take().controls) {
+    heartbeat = control.has_heartbeat() ? control.heartbeat() : heartbeat;
+  }
+  return heartbeat;
+}
+
+TEST(ShardRestoreTest, LoadsSaysSoAndGoesOnBehindIt) {
+  ShardDriver driver(PlanOf(kSmallJob));
+  driver.View(Restore());
+  EXPECT_EQ(driver.shard().TakeRestoreRequest(), kVersion);
+  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt);
+  EXPECT_EQ(Beat(driver).version(), 0u);
+  driver.shard().OnRestored(kVersion, OkStatus());
+  EXPECT_EQ(Beat(driver).version(), kVersion) << "at once: the scheduler waits";
+  driver.View(Restore());
+  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt) << "said again";
+  driver.View(GoOn(driver.plan()));
+  EXPECT_EQ(driver.shard().phase().number(), 3u);
+  EXPECT_EQ(driver.shard().WaitingFor().size(), driver.plan().ranks());
+
+  FrameHeader query = driver.Header(FrameType::kPhaseQuery, 0, 0);
+  query.phase = 0;
+  driver.Send(MakeFrame(query, ""));
+  const auto replies = driver.Take().replies;
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(HeaderOf(replies[0].frame).step, kVersion + 1) << "where ranks go on";
+}
+
+TEST(ShardRestoreTest, DoesNotBeginBeforeItHasLoaded) {
+  ShardDriver driver(PlanOf(kSmallJob));
+  driver.View(GoOn(driver.plan()));
+  EXPECT_EQ(driver.shard().phase().number(), 0u);
+}
+
+TEST(ShardRestoreTest, AFailureIsTheJobsAndNotTriedAgain) {
+  ShardDriver driver(PlanOf(kSmallJob));
+  driver.View(Restore());
+  (void)driver.shard().TakeRestoreRequest();
+  driver.shard().OnRestored(kVersion, DataLoss("a file at offset 7: checksum mismatch"));
+  const proto::Heartbeat heartbeat = Beat(driver);
+  EXPECT_EQ(heartbeat.version(), 0u);
+  EXPECT_THAT(heartbeat.failure(),
+              HasSubstr("server 0 could not load the checkpoint: a file at offset 7"));
+  driver.View(Restore());
+  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt);
+}
+
+}  // namespace
+}  // namespace plexus

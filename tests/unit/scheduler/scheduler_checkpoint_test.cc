@@ -1,0 +1,148 @@
+// When a commit orders a checkpoint, what it holds, and how a job goes on from one.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "scheduler/scheduler.h"
+#include "tests/unit/scheduler/scheduler_testing.h"
+
+namespace plexus {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+proto::Commit Step(SchedulerDriver& driver, bool last = false) {
+  driver.SayBoth(driver.Complete(driver.scheduler().version() + 1, last, last));
+  const auto commits = driver.TakeCommits();
+  return commits.empty() ? proto::Commit() : commits.back();
+}
+
+// The state of the checkpoint that was written last.
+proto::SchedulerState LastState(SchedulerDriver& driver) {
+  proto::SchedulerState state;
+  for (const SchedulerEvent& event : driver.scheduler().TakeEvents()) {
+    if (event.kind == SchedulerEvent::Kind::kSaved && event.text == kCheckpoint) {
+      state = event.state;
+    }
+  }
+  return state;
+}
+
+void Restored(SchedulerDriver& driver, std::uint32_t server, std::uint64_t version) {
+  proto::Heartbeat heartbeat;
+  heartbeat.set_role(proto::SERVER);
+  heartbeat.set_index(server);
+  heartbeat.set_version(version);
+  driver.Beat(heartbeat);
+}
+
+TEST(SchedulerCheckpointTest, EverySoManyVersionsAndNothingIsCommittedMeanwhile) {
+  SchedulerDriver driver({"checkpoint.every_steps=2"});
+  driver.Start();
+  EXPECT_EQ(Step(driver).save(), "");
+  EXPECT_EQ(Step(driver).save(), kCheckpoint);
+  EXPECT_EQ(Step(driver).step(), 0u) << "waits for the shards";
+  driver.SaveBoth();
+  const auto commits = driver.TakeCommits();
+  ASSERT_THAT(commits, SizeIs(1));
+  EXPECT_EQ(commits[0].save(), "");
+  const proto::SchedulerState state = LastState(driver);
+  EXPECT_EQ(state.version(), 2u);
+  EXPECT_EQ(state.phase().number(), 1u);
+  EXPECT_EQ(state.samples(), 16u) << "of two steps, whatever came since";
+}
+
+TEST(SchedulerCheckpointTest, NoneAtTheEnd) {
+  SchedulerDriver driver({"checkpoint.every_steps=1"});
+  driver.Start();
+  EXPECT_EQ(Step(driver, true).save(), "final");
+}
+
+TEST(SchedulerCheckpointTest, TogetherWithTheBestModel) {
+  SchedulerDriver driver({"data.valid=v", "train.epochs=5", "checkpoint.every_steps=2"});
+  driver.Start();
+  EXPECT_EQ(Step(driver, true).save(), "");
+  driver.Report(0, -1, 0);
+  driver.Report(1, 1, 1);
+  EXPECT_EQ(Step(driver).save(), "best,checkpoint");
+  driver.SaveBoth();
+  const proto::SchedulerState state = LastState(driver);
+  EXPECT_EQ(state.phase().kind(), proto::Phase::TRAIN);
+  EXPECT_EQ(state.planner().best_version(), 2u);
+  EXPECT_EQ(state.planner().validation().auc(), 1.0);
+}
+
+TEST(SchedulerCheckpointTest, AnInterruptedJobLeavesOneThatDoesNotStop) {
+  SchedulerDriver driver({"checkpoint.every_steps=100"});
+  driver.Start();
+  driver.scheduler().RequestStop(0);
+  EXPECT_EQ(Step(driver).save(), "final,checkpoint");
+  driver.SaveBoth();
+  const proto::SchedulerState state = LastState(driver);
+  EXPECT_EQ(state.phase().kind(), proto::Phase::TRAIN);
+  EXPECT_EQ(state.version(), 1u);
+  EXPECT_EQ(driver.scheduler().stop()->exit_code(), 0);
+}
+
+TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
+  const std::vector<std::string> job = {"data.valid=v", "train.epochs=5",
+                                        "checkpoint.every_steps=3"};
+  SchedulerDriver before(job);
+  before.Start();
+  Step(before, true);
+  before.Report(0, -1, 0);
+  before.Report(1, 1, 1);
+  Step(before);
+  before.SaveBoth();
+  Step(before);
+  before.SaveBoth();
+  const proto::SchedulerState state = LastState(before);
+
+  SchedulerDriver after(job, state);
+  after.RegisterAll();
+  const proto::View first = SchedulerDriver::ViewOf(after.Take()["server-1"]);
+  EXPECT_EQ(first.restore(), 3u);
+  EXPECT_FALSE(first.has_phase());
+  after.now = 10 * SchedulerDriver::kLease;
+  after.Beat(proto::WORKER, 0);
+  after.Beat(proto::WORKER, 1);
+  after.scheduler().OnTimer(after.now);
+  EXPECT_FALSE(after.scheduler().stop().has_value()) << "servers that load are silent";
+  EXPECT_THAT(after.scheduler().WaitReport(),
+              HasSubstr("server 0 loads the checkpoint of version 3"));
+  Restored(after, 0, 3);
+  EXPECT_FALSE(SchedulerDriver::ViewOf(after.Take()["server-0"]).has_phase());
+  Restored(after, 1, 3);
+  const proto::View second = SchedulerDriver::ViewOf(after.Take()["server-1"]);
+  EXPECT_EQ(second.phase().SerializeAsString(), before.scheduler().phase().SerializeAsString());
+  EXPECT_EQ(second.version(), 3u);
+  EXPECT_EQ(second.restore(), 0u);
+  EXPECT_EQ(after.scheduler().resumed_version(), 3u);
+  EXPECT_EQ(after.scheduler().planner().State().SerializeAsString(),
+            before.scheduler().planner().State().SerializeAsString());
+  // The same from here on.
+  EXPECT_EQ(Step(after, true).SerializeAsString(), Step(before, true).SerializeAsString());
+  EXPECT_EQ(after.scheduler().totals().samples, before.scheduler().totals().samples);
+  EXPECT_EQ(after.scheduler().totals().epoch_loss_sum, before.scheduler().totals().epoch_loss_sum);
+}
+
+TEST(SchedulerCheckpointTest, AServerThatDiesWhileItLoadsIsWaitedFor) {
+  proto::SchedulerState state;
+  state.set_version(3);
+  state.mutable_phase()->set_number(1);
+  state.mutable_phase()->set_first_step(1);
+  SchedulerDriver driver({}, state);
+  driver.RegisterAll();
+  Restored(driver, 0, 3);
+  driver.Register(proto::SERVER, 1, 111);
+  EXPECT_FALSE(driver.scheduler().stop().has_value());
+  EXPECT_EQ(SchedulerDriver::ViewOf(driver.Take()["server-1"]).restore(), 3u);
+  driver.scheduler().OnTimer(0);
+  driver.scheduler().OnTimer(100001);
+  ASSERT_TRUE(driver.scheduler().stop().has_value());
+  EXPECT_THAT(driver.scheduler().stop()->reason(),
+              HasSubstr("not all servers loaded the checkpoint within 100 s: server 1 loads"));
+}
+
+}  // namespace
+}  // namespace plexus
