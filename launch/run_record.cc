@@ -127,6 +127,7 @@ RunRecord::RunRecord(std::shared_ptr<const JobPlan> plan, const NodeOptions& opt
       options_(options),
       scheduler_(scheduler),
       began_(SteadySeconds()),
+      void_pushes_(scheduler.totals().void_pushes),
       bar_(ProgressBar::StyleOfStderr(options.progress)) {}
 
 RunRecord::~RunRecord() {

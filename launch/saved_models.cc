@@ -24,12 +24,13 @@ bool HoldsModelFiles(const fs::path& directory) {
   return false;
 }
 
+// Without checkpoints that --resume set aside.
 std::vector<std::string> DirectoriesIn(const fs::path& directory) {
   std::vector<std::string> found;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {
     std::error_code ignored;
-    if (entry.is_directory(ignored)) {
+    if (entry.is_directory(ignored) && entry.path().extension() != ".damaged") {
       found.push_back(entry.path().string());
     }
   }

@@ -15,6 +15,9 @@ void Scheduler::Resume(const proto::SchedulerState& state) {
   totals_.steps = state.steps();
   totals_.worker_deaths = state.worker_deaths();
   totals_.nondeterministic = state.nondeterministic();
+  for (const proto::VoidPushes& entry : state.void_pushes()) {
+    totals_.void_pushes[entry.rank()] = entry.pushes();
+  }
   resumed_version_ = state.version();
   resumed_samples_ = state.samples();
 }
@@ -47,6 +50,11 @@ void Scheduler::AddCheckpoint(std::uint64_t step, const proto::Phase& phase,
   checkpoint_.set_steps(totals_.steps);
   checkpoint_.set_worker_deaths(totals_.worker_deaths);
   checkpoint_.set_nondeterministic(totals_.nondeterministic);
+  for (const auto& [rank, pushes] : totals_.void_pushes) {
+    proto::VoidPushes& entry = *checkpoint_.add_void_pushes();
+    entry.set_rank(rank);
+    entry.set_pushes(pushes);
+  }
   commit->set_save(commit->save().empty() ? kCheckpoint : commit->save() + "," + kCheckpoint);
 }
 

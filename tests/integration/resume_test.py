@@ -101,6 +101,14 @@ class ResumeTest(unittest.TestCase):
         last = (self.undisturbed["version"] - 1) // EVERY * EVERY
         self.assertEqual(checkpoints(run), [last - EVERY, last])
         self.assertEqual((run / "checkpoints/LATEST").read_text(), f"{last}\n")
+        code, output = cluster.run([cluster.BIN / "plexus", "fsck", run])
+        self.assertEqual(code, 0, output)
+        for version in checkpoints(run):
+            self.assertIn(f"checkpoints/{version}: clean", output)
+        a, b = (run / f"checkpoints/{version}" for version in checkpoints(run))
+        code, output = cluster.run([cluster.BIN / "plexus", "diff", a, b])
+        self.assertEqual(code, 1, output)
+        self.assertIn("different", output)
         # Going on with a job that is done does its last steps again.
         self.finish(run, 1, 1)
         self.assertEqual(cluster.result(run)["resumed_from"], last)
@@ -180,6 +188,9 @@ class ResumeTest(unittest.TestCase):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
+        code, output = cluster.run([cluster.BIN / "plexus", "fsck", file.parent])
+        self.assertEqual(code, 1, output)
+        self.assertIn(f"{file} at offset", output)
         output = self.finish(run, 2, 1)
         self.assertIn(f"{file} at offset", output)
         self.assertEqual(cluster.result(run)["resumed_from"], older)

@@ -126,6 +126,18 @@ TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
   EXPECT_EQ(after.scheduler().totals().epoch_loss_sum, before.scheduler().totals().epoch_loss_sum);
 }
 
+TEST(SchedulerCheckpointTest, KnowsThePushesThatCountedAsEmpty) {
+  const std::vector<std::string> job = {"checkpoint.every_steps=1"};
+  SchedulerDriver before(job);
+  before.Start();
+  proto::Complete complete = before.Complete(1);
+  complete.add_void_ranks(1);
+  before.SayBoth(complete);
+  before.SaveBoth();
+  SchedulerDriver after(job, LastState(before));
+  EXPECT_THAT(after.scheduler().totals().void_pushes, testing::ElementsAre(testing::Pair(1, 1)));
+}
+
 TEST(SchedulerCheckpointTest, AServerThatDiesWhileItLoadsIsWaitedFor) {
   proto::SchedulerState state;
   state.set_version(3);
