@@ -167,7 +167,10 @@ class Client {
         const StepKeys& keys = sets[next_set_++ % sets.size()];
         ++issued;
         if (kind.pull) {
-          pulls.push_back({client_.Pull(phase_, 1, kFlagReadOnly, &keys, SteadyMillis()), &keys});
+          // What a push follows is the pull of the push's step.
+          const std::uint64_t step = kind.push ? step_ + pulls.size() + 1 : 1;
+          const std::uint32_t flags = kind.push ? 0 : kFlagReadOnly;
+          pulls.push_back({client_.Pull(phase_, step, flags, &keys, SteadyMillis()), &keys});
         } else {
           Push(keys);
         }

@@ -58,6 +58,7 @@ class TableRun {
         table_(MakeTable(spec, kTableSeed, kBuckets)),
         naive_(spec, kTableSeed, kBuckets) {}
 
+  std::uint64_t hinted() const { return hinted_before_ + table_->counters().hinted; }
   // Keys that were pulled or pushed.
   std::uint64_t operations() const { return operations_; }
 
@@ -267,6 +268,7 @@ class TableRun {
       ASSERT_TRUE(restored->RestoreFilter(bucket, bytes).ok());
     });
     ASSERT_EQ(restored->counters().restored, table_->row_count());
+    hinted_before_ += table_->counters().hinted;
     admitted_before_ += table_->counters().admitted;
     unseen_before_ += table_->counters().evicted_unseen;
     limit_before_ += table_->counters().evicted_limit;
@@ -286,6 +288,7 @@ class TableRun {
   std::uint64_t next_new_ = 0;
   std::uint64_t operations_ = 0;
   bool refused_ = false;
+  std::uint64_t hinted_before_ = 0;
   std::uint64_t admitted_before_ = 0;
   std::uint64_t unseen_before_ = 0;
   std::uint64_t limit_before_ = 0;
@@ -343,6 +346,7 @@ TEST_P(StoreProperty, MatchesTheNaiveTable) {
       checked = run.operations();
     }
   }
+  EXPECT_GT(run.hinted(), 0u);
 }
 
 std::string NameOf(const ::testing::TestParamInfo<Combination>& info) {

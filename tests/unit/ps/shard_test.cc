@@ -94,11 +94,18 @@ TEST(ShardTest, PartsAreAppliedInRankOrderWhateverTheOrderOfArrival) {
       std::swap(order[i], order[draws.Below(i + 1)]);
     }
     for (const std::uint32_t rank : order) {
+      driver.Send(
+          driver.PullFrame(driver.Header(FrameType::kPull, rank, step), pushes[rank].keys[0]));
       driver.Send(pushes[rank].Frame(*plan, driver.Header(FrameType::kPush, rank, step)));
     }
     driver.Commit(step);
     oracle.ApplyStep(pushes, 1.0f);
   }
+  std::uint64_t hinted = 0;
+  for (const std::uint32_t t : plan->groups[0].tables) {
+    hinted += driver.shard().state().table(t).counters().hinted;
+  }
+  EXPECT_GT(hinted, 0u) << "pushes look where their pulls found their rows";
   for (std::uint32_t t = 0; t < plan->tables.size(); ++t) {
     EXPECT_EQ(driver.shard().state().table(t).row_count(), oracle.row_count(t));
     driver.shard().state().table(t).ForEachRow([&](const RowView& row) {
