@@ -35,6 +35,22 @@ bool Asked(const NodeOptions& options) {
   return options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0;
 }
 
+// Carries what the scheduler wants to peers, metrics and files.
+void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record,
+           Scheduler& scheduler) {
+  for (const Envelope& envelope : scheduler.outbox().Take()) {
+    if (Status status = endpoint.Send(envelope); !status.ok()) {
+      VLOG(1) << "scheduler: " << status.message();
+    }
+  }
+  for (const SchedulerEvent& event : scheduler.TakeEvents()) {
+    metrics.OnEvent(event, SteadySeconds());
+    if (Status status = record.OnEvent(event); !status.ok()) {
+      scheduler.Fail(1, status.message(), SteadyMillis());
+    }
+  }
+}
+
 }  // namespace
 
 int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
@@ -67,25 +83,12 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << record.status().message();
     return 1;
   }
-  const auto flush = [&] {
-    for (const Envelope& envelope : scheduler.outbox().Take()) {
-      if (Status status = endpoint.Send(envelope); !status.ok()) {
-        VLOG(1) << "scheduler: " << status.message();
-      }
-    }
-    for (const SchedulerEvent& event : scheduler.TakeEvents()) {
-      metrics.OnEvent(event, SteadySeconds());
-      if (Status status = (*record)->OnEvent(event); !status.ok()) {
-        scheduler.Fail(1, status.message(), SteadyMillis());
-      }
-    }
-  };
   while (!scheduler.Done(SteadyMillis()) || (failed_at_start && SteadyMillis() < linger_until)) {
     const Status status = endpoint.Poll(
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
           scheduler.OnMessage(peer, frame, SteadyMillis());
-          flush();
+          Flush(endpoint, metrics, **record, scheduler);
         },
         [](const std::string&, const Status& bad) {
           LOG_EVERY_N(WARNING, 100) << "scheduler: " << bad.message();
@@ -98,7 +101,7 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
       scheduler.RequestStop(SteadyMillis());
     }
     scheduler.OnTimer(SteadyMillis());
-    flush();
+    Flush(endpoint, metrics, **record, scheduler);
     (*record)->OnTimer();
     if (!failed_at_start && (*board)->IsDue(SteadyMillis())) {
       metrics.SetRefusedConnections(endpoint.refused());
