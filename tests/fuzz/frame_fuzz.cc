@@ -166,8 +166,8 @@ void FuzzShard(std::int32_t staleness, proto::Precision precision,
       CHECK(VerifyFrame(envelope.frame).ok());
     }
     const ShardCounters& c = shard.counters();
-    CHECK_EQ(c.pushes, c.push_applied + c.push_duplicate + c.push_refused + c.push_dropped +
-                           shard.pending_parts());
+    CHECK_EQ(c.pushes, c.push_applied + c.push_void + c.push_duplicate + c.push_refused +
+                           c.push_dropped + shard.pending_parts());
   }
 }
 
