@@ -183,7 +183,7 @@ class ResumeTest(unittest.TestCase):
 
     def test_damage_is_named_and_the_checkpoint_before_it_is_taken(self):
         run = self.started_and_killed()
-        older, newest = checkpoints(run)
+        older, newest = checkpoints(run)[-2:]  # A third may not be deleted yet.
         file = run / f"checkpoints/{newest}/shard-00001.model"
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
