@@ -52,6 +52,10 @@ class MemoryGovernor {
   bool Fits(const MemoryUse& use, std::uint64_t coming) const {
     return use.used() + coming <= Share(kFullShare);
   }
+  // Whether `coming` bytes more are beyond what can be overlooked.
+  bool IsHopeless(const MemoryUse& use, std::uint64_t coming) const {
+    return limit_ != 0 && coming > 0 && use.used() + coming > Share(kHopelessShare);
+  }
   // Free records should go back to the kernel, if `coming` bytes more are about to be made.
   bool ShouldRelease(const MemoryUse& use, std::uint64_t coming) const {
     return limit_ != 0 && use.resident() + coming > SpillShare(kReleaseShare) &&

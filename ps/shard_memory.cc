@@ -1,5 +1,6 @@
 // Shard: rows on disk, the memory limit, and beginning with a checkpoint.
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <utility>
 
@@ -15,6 +16,9 @@ namespace {
 constexpr std::uint64_t kSpillBatchBytes = std::uint64_t{4} << 20;
 constexpr std::uint64_t kSpillBatchShare = 64;
 constexpr std::uint64_t kSpillsUnderWayMax = 4;
+
+// Emergencies may come with every step: the 1st, 2nd, 4th, 8th, ... are logged.
+bool IsSaid(std::uint64_t emergencies) { return std::has_single_bit(emergencies); }
 
 }  // namespace
 
@@ -66,18 +70,22 @@ bool Shard::CommitMustWait(const proto::Commit& commit) {
   if (NeedRowsOfParts(commit.step(), &absent)) {
     return true;
   }
-  if (no_more_room_for_ == commit.step()) {
-    return false;
-  }
   const std::uint64_t coming = absent == 0 ? 0 : state_.bytes_of_new_rows(absent);
-  MakeRoom(coming);
-  if (spills_under_way_ > 0 && !governor_.Fits(memory_use(), coming)) {
-    return true;  // Until rows that are on their way are on disk.
+  if (no_more_room_for_ != commit.step()) {
+    MakeRoom(coming);
+    if (spills_under_way_ > 0 && !governor_.Fits(memory_use(), coming)) {
+      return true;  // Until rows that are on their way are on disk.
+    }
+    if (NeedRowsOfParts(commit.step(), &absent)) {
+      // The step's own rows were among those that left.  They come back, once.
+      no_more_room_for_ = commit.step();
+      return true;
+    }
   }
-  if (NeedRowsOfParts(commit.step(), &absent)) {
-    // The step's own rows were among those that left.  They come back, once.
-    no_more_room_for_ = commit.step();
-    return true;
+  if (governor_.IsHopeless(memory_use(), coming)) {
+    MemoryUse use = memory_use();
+    use.pending += coming;
+    SetEmergency(true, use);  // Before the step's new rows, or an index that grows for them.
   }
   return false;
 }
@@ -239,15 +247,16 @@ void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
       ReportFailure(why + ": raise it, or add servers");
       return;
     }
-    LOG(WARNING) << why << ": "
-                 << (policy == proto::Cluster::REFUSE ? "new keys get no row for now"
-                                                      : "the rows longest without an update go")
-                 << "; the trained model depends on it";
+    ++counters_.emergencies;
+    LOG_IF(WARNING, IsSaid(counters_.emergencies))
+        << why << ": "
+        << (policy == proto::Cluster::REFUSE ? "new keys get no row for now"
+                                             : "the rows longest without an update go")
+        << "; the trained model depends on it";
     if (nondeterministic_.empty()) {
       nondeterministic_ = why;
       next_heartbeat_ = 0;
     }
-    ++counters_.emergencies;
   }
   // What was saved stays as it was until there is more to do.
   if (emergency && policy == proto::Cluster::EVICT && !saved_.has_value()) {
@@ -258,7 +267,8 @@ void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
     state_.set_refuse_new_rows(emergency);
   }
   if (!emergency && emergency_) {
-    LOG(WARNING) << "server " << options_.shard << " is within its memory limit again";
+    LOG_IF(WARNING, IsSaid(counters_.emergencies))
+        << "server " << options_.shard << " is within its memory limit again";
   }
   emergency_ = emergency;
 }

@@ -39,12 +39,20 @@ TEST(MemoryGovernorTest, AnEmergencyIsOfTheWholeLimit) {
   EXPECT_FALSE(governor.IsEmergency(Used(87 * kMiB), true, false));
 }
 
+TEST(MemoryGovernorTest, WhatIsComingCanBeTooMuch) {
+  const MemoryGovernor governor(100 * kMiB);
+  EXPECT_FALSE(governor.IsHopeless(Used(60 * kMiB), 41 * kMiB));
+  EXPECT_TRUE(governor.IsHopeless(Used(60 * kMiB), 43 * kMiB));
+  EXPECT_FALSE(governor.IsHopeless(Used(103 * kMiB), 0)) << "nothing is coming";
+}
+
 TEST(MemoryGovernorTest, NoLimitIsNever) {
   const MemoryGovernor governor(0);
   const MemoryUse much = Used(~std::uint64_t{0} / 2);
   EXPECT_EQ(governor.BytesToSpill(much, 0), 0u);
   EXPECT_TRUE(governor.Fits(much, 0));
   EXPECT_FALSE(governor.ShouldRelease(much, 0));
+  EXPECT_FALSE(governor.IsHopeless(much, kMiB));
   EXPECT_FALSE(governor.IsEmergency(much, true, false));
 }
 
