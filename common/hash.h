@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace plexus {
@@ -14,6 +15,8 @@ using Key = std::uint64_t;
 
 // XXH3_64 of the raw bytes with `seed`.
 std::uint64_t HashBytes(std::string_view bytes, std::uint64_t seed);
+// The same of the pieces one behind the other.
+std::uint64_t HashPieces(std::span<const std::string_view> pieces, std::uint64_t seed);
 
 // A bijective finalizer (splitmix64's): each output bit depends on each input bit.
 inline std::uint64_t Mix64(std::uint64_t x) {
