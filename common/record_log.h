@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,6 +66,8 @@ class RecordLog {
   // was called.
   Status Append(std::uint32_t kind, std::span<const Bytes> pieces);
   Status Sync();
+  // Where the next record goes; no segment: nothing was begun.
+  std::optional<Position> end() const { return fd_ >= 0 ? std::optional(end_) : std::nullopt; }
   // Deletes segments whose names are less than `name`, but never the last.
   Status DropBefore(std::uint64_t name);
   // Deletes everything.

@@ -214,7 +214,8 @@ int RunInside(const Roster& roster, const Flags& flags, const Verdict& verdict, 
   return RunRole(proto::WORKER, *plan, own, &replica);
 }
 
-ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdict, int listen_fd) {
+ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdict, int listen_fd,
+                   bool durable) {
   RoleAddresses addresses;
   addresses.scheduler = roster.AddressOf(roster.SchedulerRank());
   addresses.curve_dir = verdict.curve_dir;
@@ -230,7 +231,7 @@ ProgramSpec SpecOf(proto::Role role, const Roster& roster, const Verdict& verdic
     addresses.http_address = AnyPortOf(addresses.http_address);
   }
   spec.argv = RoleCommand(role, roster.index(), verdict.run_dir, addresses, verdict.quiet != 0);
-  spec.restart_when_killed = role != proto::SCHEDULER;
+  spec.restart_when_killed = role != proto::SCHEDULER || durable;
   spec.lost = "the committed step is lost with it";
   return spec;
 }
@@ -302,7 +303,9 @@ int RunUnderMpi(proto::Role role, const Flags& flags) {
     guarded_pid = guardian->pid();
     std::signal(SIGTERM, &PassSignal);
     std::signal(SIGINT, &PassSignal);
-    if (guardian->Run(SpecOf(role, roster, verdict, listen_fd)).ok()) {
+    const bool durable =
+        parsed.ok() && parsed->checkpoint().durability() != proto::Checkpoint::NONE;
+    if (guardian->Run(SpecOf(role, roster, verdict, listen_fd, durable)).ok()) {
       exit_code = guardian->Wait();
     }
   }

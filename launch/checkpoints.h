@@ -26,6 +26,9 @@ std::string SavedDirectory(const std::string& run_dir, const std::string& name,
 Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manifest,
                         std::uint32_t keep);
 
+// The version of the newest checkpoint, whose files are not looked at; 0: there is none.
+StatusOr<std::uint64_t> NewestCheckpoint(const std::string& run_dir);
+
 // The newest checkpoint of which every byte is right.  Damaged ones are warned of, and renamed to
 // VERSION.damaged; unfinished ones are deleted.  Empty: there never was one.
 // kFailedPrecondition: a checkpoint of another job.  kDataLoss: all are damaged.

@@ -389,6 +389,7 @@ StatusOr<JobPlan> MakePlan(const proto::Job& job) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, MakeModel(plan));
   plan.dense = DenseLayout(model->dense_parameters());
   plan.dense_optimizer = OptionsOf(job.train().dense_optimizer());
+  ASSIGN_OR_RETURN(plan.log_limit_bytes, ParseByteSize(job.checkpoint().log_limit()));
   if (!job.cluster().memory_limit().empty()) {
     ASSIGN_OR_RETURN(plan.memory_limit_bytes, ParseByteSize(job.cluster().memory_limit()));
     RETURN_IF_ERROR(CheckFixedRows(plan));

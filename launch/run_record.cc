@@ -114,10 +114,6 @@ StatusOr<std::unique_ptr<RunRecord>> RunRecord::Open(std::shared_ptr<const JobPl
   if (record->metrics_ == nullptr) {
     return ErrnoStatus("open", path);
   }
-  if (resumed > 0) {
-    LOG(INFO) << "goes on from the checkpoint of version " << resumed;
-    record->WriteLine(Json({{"event", "resumed"}, {"version", resumed}}).dump());
-  }
   return record;
 }
 
@@ -178,6 +174,16 @@ Status RunRecord::OnEvent(const SchedulerEvent& event) {
       return OkStatus();
     case SchedulerEvent::Kind::kSaved:
       return WriteSavedModel(event);
+    case SchedulerEvent::Kind::kResumed:
+      LOG(INFO) << "goes on from version " << event.step;
+      WriteLine(Json({{"event", "resumed"}, {"version", event.step}}).dump());
+      return OkStatus();
+    case SchedulerEvent::Kind::kCommitted:
+      return OkStatus();
+    case SchedulerEvent::Kind::kServerLost:
+      LOG(WARNING) << event.text;
+      WriteLine(Json({{"event", "server_lost"}, {"what", event.text}}).dump());
+      return OkStatus();
     case SchedulerEvent::Kind::kWorkerLost:
       LOG(WARNING) << event.text << ": its ranks go to another carrier";
       WriteLine(Json({{"event", "worker_lost"}, {"what", event.text}}).dump());

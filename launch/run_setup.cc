@@ -12,7 +12,9 @@
 
 #include "common/files.h"
 #include "launch/checkpoints.h"
+#include "launch/commit_log.h"
 #include "launch/plan.h"
+#include "launch/run_lock.h"
 #include "proto/job.h"
 #include "proto/job_identity.h"
 #include "ps/store/model_file.h"
@@ -61,7 +63,7 @@ Status Remove(const std::string& run_dir, std::initializer_list<const char*> nam
   return OkStatus();
 }
 
-// The version to go on from; 0: the beginning.
+// The version of the checkpoint to go on from; 0: the beginning, or that of the logs.
 StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run,
                                       const JobPlan& plan) {
   if (holds_run) {
@@ -74,8 +76,9 @@ StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run
     }
   }
   ASSIGN_OR_RETURN(const std::optional<proto::Manifest> found, FindCheckpoint(plan, run_dir));
+  const bool logged = plan.durable() && CommitLog::IsThere(run_dir);
   if (!found.has_value()) {
-    LOG_IF(WARNING, holds_run) << "--resume: " << run_dir
+    LOG_IF(WARNING, holds_run && !logged) << "--resume: " << run_dir
                                << " has no checkpoint: the job starts from the beginning";
     return 0;
   }
@@ -120,12 +123,17 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
                               " holds a run; name another directory, or add --resume to go on "
                               "with it, or --overwrite to replace it");
   }
+  RETURN_IF_ERROR(WaitForFormerJob(flags.run_dir, kFormerLifeMillis));
   std::uint64_t version = 0;
   if (flags.resume) {
     ASSIGN_OR_RETURN(version, PrepareResume(flags.run_dir, holds_run, plan));
   }
   RETURN_IF_ERROR(Remove(flags.run_dir, {"result.json", "members.json", "servers"}));
-  if (version == 0) {
+  const bool logged = flags.resume && plan.durable() && CommitLog::IsThere(flags.run_dir);
+  if (!logged) {
+    RETURN_IF_ERROR(Remove(flags.run_dir, {"log"}));
+  }
+  if (version == 0 && !logged) {
     RETURN_IF_ERROR(
         Remove(flags.run_dir, {"job.textproto", "metrics.jsonl", "model", "checkpoints"}));
   }

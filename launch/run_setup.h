@@ -21,8 +21,8 @@ StatusOr<std::shared_ptr<const JobPlan>> LoadPlan(const Flags& flags, bool reads
 StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& path);
 
 // Makes the run directory and writes job.textproto.  With --resume: what the run in it goes on with
-// stays, and the version of the newest whole checkpoint is returned, or 0: from the beginning.
-// kFailedPrecondition: it holds a run, and neither --overwrite nor --resume is there; or --resume,
+// stays, and the version of the newest whole checkpoint is returned, or 0: there is none.
+// kUnavailable: a job is running in it.  kFailedPrecondition: it holds a run, and neither --overwrite nor --resume is there; or --resume,
 // and the run is of another job.
 StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& plan);
 

@@ -81,16 +81,15 @@ class Restorer {
 };
 
 Status ReadCheckpoint(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
-                      ColdTier* cold, Shard* shard) {
+                      Restorer* restorer, Shard* shard) {
   const std::string directory = SavedDirectory(options.run_dir, kCheckpoint, version);
-  Restorer restorer(plan, options, cold, shard);
   ASSIGN_OR_RETURN(const proto::Manifest manifest, ReadManifest(directory));
   if (manifest.version() != version || manifest.job_hash() != TrainingHash(plan.job)) {
     return FailedPrecondition(directory + " is not the checkpoint that the scheduler goes on from");
   }
   ReserveRows(manifest, &shard->restored_state());
-  RETURN_IF_ERROR(VisitModel(plan, directory, restorer.Visitor()).status());
-  restorer.MakeRoom();
+  RETURN_IF_ERROR(VisitModel(plan, directory, restorer->Visitor()).status());
+  restorer->MakeRoom();
   return OkStatus();
 }
 
@@ -129,12 +128,30 @@ void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions&
   shard->OnSaved(std::move(saved), digest);
 }
 
-void RestoreModel(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
-                  ColdTier* cold, Shard* shard) {
-  const Status status = ReadCheckpoint(plan, version, options, cold, shard);
-  LOG_IF(INFO, status.ok()) << "server " << options.index << " loaded the checkpoint of version "
-                            << version;
-  shard->OnRestored(version, status);
+void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const NodeOptions& options,
+                  ColdTier* cold, PushLog* log, Shard* shard) {
+  const double began = SteadySeconds();
+  Restorer restorer(plan, options, cold, shard);
+  Status status = OkStatus();
+  if (recover.checkpoint() > 0) {
+    status = ReadCheckpoint(plan, recover.checkpoint(), options, &restorer, shard);
+  }
+  if (status.ok()) {
+    shard->OnRestored(recover.checkpoint());
+  }
+  if (status.ok() && log != nullptr) {
+    status = log->Replay(recover, shard, [&] {
+      while (shard->waiting_for_rows() > 0 && cold != nullptr && !shard->failed()) {
+        cold->Exchange(*shard, SteadyMillis());
+        ::poll(nullptr, 0, kDiskPollMillis);
+      }
+      restorer.MakeRoom();
+    });
+  }
+  LOG_IF(INFO, status.ok()) << "server " << options.index << " is at version " << shard->version()
+                            << ": the checkpoint of version " << recover.checkpoint()
+                            << " and its push log, in " << SteadySeconds() - began << " s";
+  shard->OnRecovered(status);
 }
 
 }  // namespace plexus

@@ -8,6 +8,7 @@
 
 #include "launch/cold_tier.h"
 #include "launch/node.h"
+#include "launch/push_log.h"
 #include "proto/plan.h"
 #include "ps/shard.h"
 
@@ -18,9 +19,10 @@ namespace plexus {
 void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions& options,
                ColdTier* cold, Shard* shard);
 
-// Puts the shard's rows of the checkpoint of `version` back, whatever number of shards wrote it,
-// and tells the shard.  Rows that do not fit into memory go to disk on the way.
-void RestoreModel(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
-                  ColdTier* cold, Shard* shard);
+// Brings the shard to recover.version(): puts its rows of the checkpoint back, whatever number of
+// shards wrote it, replays its push log (null: there is none), and tells the shard.  Rows that do
+// not fit into memory go to disk on the way.
+void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const NodeOptions& options,
+                  ColdTier* cold, PushLog* log, Shard* shard);
 
 }  // namespace plexus

@@ -1,4 +1,8 @@
+#include <algorithm>
+#include <iterator>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include <pthread.h>
 
@@ -6,6 +10,8 @@
 #include "launch/cold_tier.h"
 #include "launch/heap_trimmer.h"
 #include "launch/node.h"
+#include "launch/push_log.h"
+#include "launch/run_lock.h"
 #include "launch/server_metrics.h"
 #include "launch/server_model.h"
 #include "launch/server_report.h"
@@ -104,25 +110,73 @@ void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, c
   }
 }
 
-// Carries what the shard wants to disk, files and peers.
-void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, ZmqEndpoint& endpoint,
-           Shard* shard) {
-  if (cold != nullptr) {
-    cold->Exchange(*shard, SteadyMillis());
-  }
-  if (std::optional<std::string> save = shard->TakeSaveRequest()) {
-    SaveModel(plan, *save, options, cold, shard);
-    Report(*shard, options, "saved");
-  }
-  if (std::optional<std::uint64_t> restore = shard->TakeRestoreRequest()) {
-    RestoreModel(plan, *restore, options, cold, shard);
-  }
-  for (const Envelope& envelope : shard->outbox().Take()) {
-    // A peer that is gone asks again, or is replaced.
-    if (Status status = endpoint.Send(envelope); !status.ok()) {
-      VLOG(1) << "server " << options.index << ": " << status.message();
+// What the shard wants, carried to disk, files and peers.
+class Courier {
+ public:
+  Courier(const JobPlan& plan, const NodeOptions& options, ZmqEndpoint& endpoint, ColdTier* cold,
+          PushLog* log, Shard& shard)
+      : plan_(plan),
+        options_(options),
+        endpoint_(endpoint),
+        cold_(cold),
+        log_(log),
+        shard_(shard) {}
+
+  void Flush() {
+    if (cold_ != nullptr) {
+      cold_->Exchange(shard_, SteadyMillis());
+    }
+    if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
+      SaveModel(plan_, *save, options_, cold_, &shard_);
+      Report(shard_, options_, "saved");
+    }
+    if (std::optional<proto::Recover> recover = shard_.TakeRecoverRequest()) {
+      RecoverModel(plan_, *recover, options_, cold_, log_, &shard_);
+    }
+    std::vector<Envelope> envelopes = shard_.outbox().Take();
+    if (log_ == nullptr || (log_->Write(shard_, SteadyMillis()) && waiting_.empty())) {
+      Send(envelopes);
+      return;
+    }
+    // What is not in the log yet must not be said.
+    std::move(envelopes.begin(), envelopes.end(), std::back_inserter(waiting_));
+    if (!log_->failing()) {
+      Send(std::exchange(waiting_, {}));
     }
   }
+
+  // What a timer sends depends on no record that waits for the log.
+  void OnTimer() {
+    shard_.OnTimer(SteadyMillis());
+    Send(shard_.outbox().Take());
+    Flush();
+  }
+
+ private:
+  void Send(const std::vector<Envelope>& envelopes) {
+    for (const Envelope& envelope : envelopes) {
+      // A peer that is gone asks again, or is replaced.
+      if (Status status = endpoint_.Send(envelope); !status.ok()) {
+        VLOG(1) << "server " << options_.index << ": " << status.message();
+      }
+    }
+  }
+
+  const JobPlan& plan_;
+  const NodeOptions& options_;
+  ZmqEndpoint& endpoint_;
+  ColdTier* const cold_;
+  PushLog* const log_;
+  Shard& shard_;
+  std::vector<Envelope> waiting_;  // For the log.
+};
+
+// Of the scheduler, before this server gives up: where it may be restarted, that takes a while.
+Millis SilenceMax(const JobPlan& plan) {
+  const Millis leases = 2 * static_cast<Millis>(plan.job.cluster().lease_ms());
+  return !plan.durable()
+             ? leases
+             : std::max(leases, kFirstWordMillis);
 }
 
 }  // namespace
@@ -131,6 +185,11 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
                   const NodeOptions& options) {
   pthread_setname_np(pthread_self(), ("shard-" + std::to_string(options.index)).c_str());
   WarnWithoutHugePages(options);
+  StatusOr<FileLock> lock =
+      LockRun(options.run_dir, "server-" + std::to_string(options.index), kFormerLifeMillis);
+  if (!lock.ok()) {
+    return GiveUp(options, lock.status(), 3);
+  }
   ZmqEndpoint endpoint(context, PlexusFrameGuard());
   if (Status status = Open(options, endpoint); !status.ok()) {
     return GiveUp(options, status, 1);
@@ -143,6 +202,11 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   ServerMetrics metrics(options.index);
   const ShardOptions shard_options = OptionsOf(*plan, options, endpoint, (*board)->address());
   Shard shard(plan, shard_options);
+  StatusOr<std::unique_ptr<PushLog>> log = PushLog::Open(*plan, options);
+  if (!log.ok()) {
+    return GiveUp(options, log.status(), 1);
+  }
+  shard.SetLogVersion(*log != nullptr ? (*log)->newest_version() : 0);
   StatusOr<std::unique_ptr<ColdTier>> cold =
       ColdTier::Open(*plan, shard, options, [&endpoint] { endpoint.Wake(); });
   if (!cold.ok()) {
@@ -150,7 +214,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   }
 
   HeapTrimmer heap(plan->memory_limit_bytes);
-  const auto flush = [&] { Flush(*plan, options, cold->get(), endpoint, &shard); };
+  Courier courier(*plan, options, endpoint, cold->get(), log->get(), shard);
   Millis heard = SteadyMillis();          // From the scheduler.
   Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
   while (!shard.stop().has_value()) {
@@ -162,10 +226,10 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);
           }
-          flush();
+          courier.Flush();
           if (peer == kSchedulerPeer) {
             heard = SteadyMillis();
-            silence_max = 2 * static_cast<Millis>(plan->job.cluster().lease_ms());
+            silence_max = SilenceMax(*plan);
           }
         },
         [&](const std::string& peer, const Status& bad) {
@@ -188,8 +252,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     }
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
                    options.local ? 0 : RssBytes());
-    shard.OnTimer(SteadyMillis());
-    flush();
+    courier.OnTimer();
     PublishIfDue(**board, *plan, shard, cold->get(), endpoint, metrics);
   }
   Report(shard, options, "left");

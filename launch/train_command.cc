@@ -88,7 +88,7 @@ int TrainInProcesses(const JobPlan& plan, const Flags& flags) {
       spec.lost = "the committed step is lost with it; start the job again";
     }
     spec.leader = role == proto::SCHEDULER;
-    spec.restart_when_killed = role != proto::SCHEDULER;
+    spec.restart_when_killed = role != proto::SCHEDULER || plan.durable();
     spec.argv = RoleCommand(role, index, flags.run_dir, addresses, flags.quiet);
     return supervisor.Start(std::move(spec));
   };

@@ -36,6 +36,8 @@ class RankThread {
         thread_([this](const std::stop_token& stop) { Run(stop); }) {}
 
   std::uint32_t epoch() const { return carrier_.epoch(); }
+  const std::vector<std::string>& servers() const { return servers_; }
+  void OnServerReturned() { returned_.store(true, std::memory_order_relaxed); }
   void RequestStop() { thread_.request_stop(); }
   // Stops and waits; what seconds() says is final.
   void Join() {
@@ -131,6 +133,9 @@ class RankThread {
         return Unavailable(status.message() + KeysHint(context_));
       }
       CountRest(times_.wait);
+      if (returned_.exchange(false, std::memory_order_relaxed)) {
+        trainer.OnServerReturned(SteadyMillis());
+      }
       trainer.OnTimer(SteadyMillis());
       bad_lines_.store(trainer.bad_lines(), std::memory_order_relaxed);
       progress_.store(trainer.progress(), std::memory_order_relaxed);
@@ -148,6 +153,7 @@ class RankThread {
   const RankSeconds times_before_;
   const double began_;
   std::atomic<double> ended_{0};  // 0: not yet.
+  std::atomic<bool> returned_{false};  // A server did.
   std::atomic<std::uint64_t> bad_lines_{0};
   std::atomic<double> progress_{0};
   mutable std::mutex mutex_;
@@ -172,10 +178,9 @@ class WorkerAgent {
     }
     registration_ = MakeRegistration(*plan_, proto::WORKER, options_, "", "");
     Millis heard = SteadyMillis();
-    Millis next = 0;
     while (!stop_.has_value()) {
-      if (SteadyMillis() >= next) {
-        next = SteadyMillis() + kHeartbeatMillis;
+      if (SteadyMillis() >= next_hello_) {
+        next_hello_ = SteadyMillis() + kHeartbeatMillis;
         SayHello(endpoint);
       }
       const Status status = endpoint.Poll(
@@ -224,7 +229,8 @@ class WorkerAgent {
   // Before the first word the scheduler may still be starting.
   Millis SilenceMax() const {
     const Millis lease = plan_->job.cluster().lease_ms();
-    return registered_ ? 2 * lease : std::max<Millis>(2 * lease, kFirstWordMillis);
+    const bool returns = plan_->durable();
+    return registered_ && !returns ? 2 * lease : std::max<Millis>(2 * lease, kFirstWordMillis);
   }
 
   Status CheckScheduler(const ZmqEndpoint& endpoint, Millis silence) const {
@@ -284,7 +290,11 @@ class WorkerAgent {
       return;
     }
     const proto::View& view = control->view();
-    registered_ = true;
+    registered_ = !view.register_again();
+    if (view.register_again()) {
+      next_hello_ = 0;
+      return;
+    }
     if (view.has_stop()) {
       stop_ = view.stop();
       return;
@@ -296,14 +306,16 @@ class WorkerAgent {
     // away.
     const bool newer = view.fence() > fence_;
     fence_ = view.fence();
+    const std::vector<std::string> servers(view.servers().begin(), view.servers().end());
     std::map<std::uint32_t, proto::Carrier> wanted;
     for (const proto::Carrier& carrier : view.carry()) {
       wanted[carrier.rank()] = carrier;
     }
     std::erase_if(ranks_, [&](auto& entry) {
       const auto at = wanted.find(entry.first);
+      const bool moved = at != wanted.end() && servers != entry.second->servers();
       const bool gone =
-          newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch());
+          moved || (newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch()));
       if (gone) {
         entry.second->Join();
         closed_seconds_.Add(entry.second->seconds());
@@ -312,9 +324,13 @@ class WorkerAgent {
     });
     for (const auto& [rank, carrier] : wanted) {
       if (!ranks_.contains(rank)) {
-        ranks_[rank] = std::make_unique<RankThread>(
-            plan_, context_, options_, carrier,
-            std::vector<std::string>(view.servers().begin(), view.servers().end()));
+        ranks_[rank] =
+            std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
+      }
+    }
+    if (std::exchange(generation_, view.generation()) != view.generation()) {
+      for (auto& [rank, thread] : ranks_) {
+        thread->OnServerReturned();
       }
     }
   }
@@ -324,7 +340,9 @@ class WorkerAgent {
   const NodeOptions& options_;
   proto::Register registration_;
   bool registered_ = false;
-  std::uint64_t fence_ = 0;  // Of the last View.
+  Millis next_hello_ = 0;
+  std::uint64_t fence_ = 0;       // Of the last View.
+  std::uint32_t generation_ = 0;  // Of the servers.
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;

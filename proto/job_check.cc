@@ -191,15 +191,19 @@ void CheckCheckpoint(const proto::Job& job, Mistakes* mistakes) {
   const proto::Checkpoint& checkpoint = job.checkpoint();
   mistakes->Require(checkpoint.keep() >= 1, {"checkpoint.keep"},
                     "keep is 0: a checkpoint would be deleted as soon as it is written");
-  if (checkpoint.every_steps() == 0) {
+  const StatusOr<std::uint64_t> log_limit = ParseByteSize(checkpoint.log_limit());
+  mistakes->Require(log_limit.ok(), {"checkpoint.log_limit"}, log_limit.status().message());
+  const bool durable = checkpoint.durability() != proto::Checkpoint::NONE;
+  if (checkpoint.every_steps() == 0 && !durable) {
     return;
   }
-  mistakes->Require(job.train().staleness() == 0, {"checkpoint.every_steps", "train.staleness"},
+  const std::string entry = checkpoint.every_steps() > 0 ? "checkpoint.every_steps"
+                                                         : "checkpoint.durability";
+  mistakes->Require(job.train().staleness() == 0, {entry, "train.staleness"},
                     "checkpoints need staleness 0 (BSP), not " +
                         std::to_string(job.train().staleness()) +
                         ": only there is a version all that a job is");
-  mistakes->Require(job.train().dense_sync() == proto::Train::SERVERS,
-                    {"checkpoint.every_steps", "train.dense_sync"},
+  mistakes->Require(job.train().dense_sync() == proto::Train::SERVERS, {entry, "train.dense_sync"},
                     "checkpoints need dense_sync SERVERS: under MPI the workers hold the dense "
                     "parameters");
 }

@@ -63,12 +63,17 @@ struct JobPlan {
   DenseLayout dense;
   OptimizerOptions dense_optimizer;
   std::uint64_t memory_limit_bytes = 0;  // 0 = none.
+  std::uint64_t log_limit_bytes = 0;     // Of checkpoint.log_limit.
 
   std::uint32_t ranks() const { return job.train().ranks(); }
   std::uint32_t shards() const { return job.cluster().servers(); }
   std::uint32_t buckets() const { return job.cluster().buckets(); }
   std::uint64_t seed() const { return job.train().seed(); }
   bool dense_on_servers() const { return job.train().dense_sync() == proto::Train::SERVERS; }
+  // Steps and commits are logged: the death of a server or of the scheduler is recovered from.
+  bool durable() const {
+    return job.checkpoint().durability() != proto::Checkpoint::NONE;
+  }
   bool asp() const { return job.train().staleness() < 0; }
 };
 

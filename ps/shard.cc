@@ -182,7 +182,7 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
   const bool known = PartIsKnown(header.rank, header.step);
   if (known && !options_.apply_duplicates) {
     ++counters_.push_duplicate;
-    Reply(peer, header, FrameType::kPushReply, ReplyCode::kOk);
+    Acknowledge(peer, header);
     return;
   }
   const std::int32_t staleness = plan_->job.train().staleness();
@@ -215,7 +215,7 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
   } else {
     StorePart(header, {frame, *std::move(body), header.flags, is_void});
   }
-  Reply(peer, header, FrameType::kPushReply, ReplyCode::kOk);
+  Acknowledge(peer, header);
   MaybeComplete();
 }
 
@@ -303,7 +303,11 @@ void Shard::OnView(const proto::View& view, Millis now) {
   if (view.incarnation() != options_.registration.incarnation()) {
     return;  // Meant for an earlier life.
   }
-  registered_ = true;
+  registered_ = !view.register_again();
+  if (view.register_again()) {
+    next_heartbeat_ = now;
+    return;
+  }
   if (view.has_stop()) {
     stop_ = view.stop();
     return;
@@ -319,12 +323,15 @@ void Shard::OnView(const proto::View& view, Millis now) {
     }
     next_heartbeat_ = now;  // The scheduler waits for this fence.
   }
-  if (view.restore() > 0 && version_ == 0 && failure_.empty()) {
-    restore_request_ = view.restore();
+  if (view.has_recover() && phase_.number() == 0 && version_ == 0 && failure_.empty()) {
+    recover_request_ = view.recover();
   }
+  log_kept_from_ = std::max(log_kept_from_, view.kept_from());
   // At the beginning, or behind the checkpoint that was restored.
-  if (phase_.number() == 0 && view.has_phase() && view.version() == version_) {
+  if (phase_.number() == 0 && view.has_phase() && view.version() == version_ &&
+      !recover_request_.has_value()) {
     StartPhase(view.phase());
+    LogBegin();
     AnswerParked();
     MaybeComplete();
   }
@@ -349,6 +356,7 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
       return;
     }
   }
+  LogCommit(commit);
   ApplyCommitted(commit);
   complete_.reset();
   saved_.reset();
@@ -358,6 +366,9 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
   }
   if (commit.has_next()) {
     StartPhase(commit.next());
+  }
+  if (commit.checkpoint()) {
+    LogBegin();
   }
   AnswerParked();
   MaybeComplete();
@@ -448,13 +459,16 @@ void Shard::OnTimer(Millis now) {
     next_heartbeat_ = now + options_.heartbeat_ms;
     proto::Control control;
     if (!registered_) {
-      *control.mutable_register_member() = options_.registration;
+      *control.mutable_register_member() = Registration();
     } else {
       proto::Heartbeat& heartbeat = *control.mutable_heartbeat();
       heartbeat.set_role(proto::SERVER);
       heartbeat.set_index(options_.shard);
       heartbeat.set_incarnation(options_.registration.incarnation());
       heartbeat.set_version(version_);
+      heartbeat.set_complete_step(complete_.has_value() && !LogPauses() ? complete_->step() : 0);
+      heartbeat.set_log_bytes(log_bytes_);
+      heartbeat.set_log_failing(log_failing_);
       heartbeat.set_fence(fence_);
       heartbeat.set_wire_bytes(wire_bytes_);
       heartbeat.set_peak_rss_bytes(peak_rss_bytes_);
@@ -472,7 +486,7 @@ void Shard::OnTimer(Millis now) {
   }
   if (now >= next_resend_) {
     next_resend_ = now + options_.resend_ms;
-    if (complete_.has_value()) {
+    if (complete_.has_value() && !LogPauses()) {
       SendComplete();
     }
     if (saved_.has_value()) {

@@ -10,7 +10,10 @@
 //   * A push with gradients that are not finite is void: it counts as the empty push of its (rank,
 //   step), in BSP and SSP on every shard.
 //
-// States: registering -> (View.restore) restoring -> (OnRestored) registering;
+// Under checkpoint.durability a push is acknowledged, and a step said to be complete, once the step
+// is in the push log; a commit is in it before it is applied (shard_log.cc).
+//
+// States: registering -> (View.recover) recovering -> (OnRecovered) registering;
 //         registering -> (View) running -> (commit with next phase STOP, or View.stop) stopped.
 //
 // Thread safety: none; owned by its shard's thread.
@@ -31,6 +34,7 @@
 #include "proto/frame.h"
 #include "proto/plan.h"
 #include "ps/memory_governor.h"
+#include "ps/push_record.h"
 #include "ps/rank_hints.h"
 #include "ps/shard_state.h"
 
@@ -79,17 +83,36 @@ class Shard {
   std::optional<std::string> TakeSaveRequest();
   // `digest`: of state() and the rows on disk; may be left out if there are none.
   void OnSaved(proto::Saved saved, std::optional<Digest128> digest = std::nullopt);
-  // Set when the shard is to begin with a checkpoint: its version.  Before the next message the
-  // runtime puts the rows of all its files in, calling RestoreStep every few thousand, then calls
-  // OnRestored; an error fails the job.
-  std::optional<std::uint64_t> TakeRestoreRequest() {
-    return std::exchange(restore_request_, std::nullopt);
+  // Set when the shard is to begin with a checkpoint, a push log, or both.  Before the next message
+  // the runtime puts the rows of all the checkpoint's files in, calling RestoreStep every few
+  // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to the
+  // commit of recover.version() and the step behind it, and calls OnRecovered; an error fails the
+  // job.
+  std::optional<proto::Recover> TakeRecoverRequest() {
+    return std::exchange(recover_request_, std::nullopt);
   }
   ShardState& restored_state() { return state_; }
   // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
   // on their way to disk are there.
   bool RestoreStep(Millis now);
-  void OnRestored(std::uint64_t version, const Status& status);
+  void OnRestored(std::uint64_t version) { version_ = version; }
+  // Between two records nothing may wait for rows.  kDataLoss: the record does not fit the state.
+  Status Replay(PushRecordKind kind, const Bytes& payload);
+  void OnRecovered(const Status& status);
+
+  // What the push log is to hold, in order; appended (and, if `sync` is set, synced) before the
+  // outbox is sent.  A kBegin record opens a segment of its version.
+  struct LogRequest {
+    std::vector<PushRecord> records;
+    bool sync = false;
+  };
+  LogRequest TakeLogRequest() { return std::exchange(log_request_, {}); }
+  // What the runtime knows of the log: the newest version that it can make, for Register; its
+  // bytes, and whether it can be written.
+  void SetLogVersion(std::uint64_t version) { log_version_ = version; }
+  void SetLogUsage(std::uint64_t bytes, bool failing);
+  // Segments of the log that begin before this version are of no more use.
+  std::uint64_t log_kept_from() const { return log_kept_from_; }
   // The process was asked to end: the scheduler hears of it, and stops the job in order.
   void Interrupt() { interrupted_ = true; }
   // What the runtime measured: for heartbeats, and `rss_bytes` for the memory limit; 0: of a
@@ -115,9 +138,15 @@ class Shard {
     return waiting_pulls_.size() + waiting_pushes_.size() + (waiting_commit_.has_value() ? 1 : 0);
   }
 
+  // The job fails, for a reason that the next heartbeat names.
+  bool failed() const { return !failure_.empty(); }
   const std::optional<proto::Stop>& stop() const { return stop_; }
   const ShardState& state() const { return state_; }
   std::uint64_t version() const { return version_; }
+  // The version that it can make, given the scheduler's commit.
+  std::uint64_t complete_version() const {
+    return complete_.has_value() ? complete_->step() : version_;
+  }
   const proto::Phase& phase() const { return phase_; }
   const ShardCounters& counters() const { return counters_; }
   std::size_t parked() const;
@@ -179,6 +208,21 @@ class Shard {
   void MakeVoid(std::uint64_t step, const google::protobuf::RepeatedField<std::uint32_t>& ranks);
   void OnVoidParts(const proto::VoidParts& parts);
   void SayVoid(proto::Heartbeat* heartbeat) const;
+  // shard_log.cc
+  bool logs() const {
+    return plan_->durable() && !replaying_;
+  }
+  // What is not in the log yet must not be said again.
+  bool LogPauses() const {
+    return log_failing_ && plan_->job.checkpoint().on_log_error() == proto::Checkpoint::PAUSE;
+  }
+  void LogBegin();
+  void LogStep();
+  void LogCommit(const proto::Commit& commit);
+  void Acknowledge(const std::string& peer, const FrameHeader& header);
+  void ReleaseAcknowledgements();
+  Status ReplayStep(const Bytes& payload);
+  proto::Register Registration() const;
   // shard_memory.cc
   static constexpr Millis kSpillRetryMillis = 2000;
   // Asks for those rows of the groups' keys that lie on disk; true: there are some.  Adds the keys
@@ -241,12 +285,21 @@ class Shard {
   std::optional<proto::Complete> complete_;  // Said until the commit comes.
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
-  std::optional<std::uint64_t> restore_request_;
+  std::optional<proto::Recover> recover_request_;
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;
   std::uint64_t peak_rss_bytes_ = 0;
   std::uint64_t staleness_max_ = 0;
+
+  // The push log.
+  LogRequest log_request_;
+  std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
+  bool replaying_ = false;
+  std::uint64_t log_version_ = 0;
+  std::uint64_t log_bytes_ = 0;
+  bool log_failing_ = false;
+  std::uint64_t log_kept_from_ = 0;
 
   // Rows on disk, and the memory limit.
   const MemoryGovernor governor_;

@@ -102,6 +102,10 @@ void Shard::MaybeComplete() {
     return;
   }
   complete_ = std::move(complete);
+  if (phase_.kind() == proto::Phase::TRAIN) {
+    LogStep();
+  }
+  ReleaseAcknowledgements();
   SendComplete();
 }
 

@@ -224,16 +224,6 @@ bool Shard::RestoreStep(Millis now) {
   return spills_under_way_ == 0 || governor_.Fits(memory_use(), 0);
 }
 
-void Shard::OnRestored(std::uint64_t version, const Status& status) {
-  if (!status.ok()) {
-    ReportFailure("server " + std::to_string(options_.shard) +
-                  " could not load the checkpoint: " + status.message());
-    return;
-  }
-  version_ = version;
-  next_heartbeat_ = 0;  // The scheduler waits for it.
-}
-
 void Shard::SetEmergency(bool emergency, const MemoryUse& use) {
   const proto::Cluster::OnMemoryLimit policy = plan_->job.cluster().on_memory_limit();
   if (emergency && !emergency_) {

@@ -115,6 +115,14 @@ bool ShardState::SumDense(std::span<const PushBody* const> parts, std::uint64_t 
   return any;
 }
 
+std::vector<float> ShardState::SumOfDense(std::span<const PushBody* const> parts) const {
+  std::vector<float> sum(dense_extent().values);
+  if (!SumDense(parts, 0, static_cast<std::uint32_t>(sum.size()), 1.0f, sum.data())) {
+    sum.clear();
+  }
+  return sum;
+}
+
 std::vector<proto::BlockNorm> ShardState::DenseNorms(std::span<const PushBody* const> parts) const {
   std::vector<proto::BlockNorm> norms;
   const std::uint64_t samples = SampleCount(parts);

@@ -4,9 +4,22 @@
 
 namespace plexus {
 
+namespace {
+
+// Of one scheduler's life, at most so many.
+constexpr std::uint32_t kEpochsPerStart = 1U << 16;
+
+}  // namespace
+
 Membership::Membership(std::uint32_t servers, std::uint32_t workers, std::uint32_t ranks,
-                       Millis lease_ms)
-    : servers_(servers), workers_(workers), ranks_(ranks), epochs_(ranks, 0), lease_ms_(lease_ms) {
+                       Millis lease_ms, std::uint32_t former_starts, bool servers_return)
+    : servers_(servers),
+      workers_(workers),
+      ranks_(ranks),
+      epochs_(ranks, former_starts * kEpochsPerStart),
+      lease_ms_(lease_ms),
+      servers_return_(servers_return),
+      fence_(std::uint64_t{former_starts} * kEpochsPerStart) {
   // Contiguous pieces, so that one process carries neighbours.
   for (std::uint32_t rank = 0; rank < ranks; ++rank) {
     ranks_[rank].previous =
@@ -44,12 +57,17 @@ Membership::Change Membership::OnRegister(const std::string& peer, const proto::
   return replaced ? Change::kReplaced : Change::kJoined;
 }
 
+bool Membership::IsUnknown(proto::Role role, std::uint32_t index) {
+  const MemberState* member = Find(role, index);
+  return member != nullptr && member->peer.empty();
+}
+
 bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat,
                              Millis now) {
   MemberState* member = Find(heartbeat.role(), heartbeat.index());
   if (member == nullptr || member->peer.empty() ||
       member->info.incarnation() != heartbeat.incarnation() ||
-      (!member->alive && heartbeat.role() == proto::SERVER)) {
+      (!member->alive && !servers_return_ && heartbeat.role() == proto::SERVER)) {
     return false;
   }
   member->alive =

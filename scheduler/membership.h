@@ -30,11 +30,16 @@ struct MemberState {
 
 class Membership {
  public:
-  Membership(std::uint32_t servers, std::uint32_t workers, std::uint32_t ranks, Millis lease_ms);
+  // `former_starts`: of schedulers, whose epochs and fences are older.  `servers_return`: a server
+  // that was lost and is heard again is there again.
+  Membership(std::uint32_t servers, std::uint32_t workers, std::uint32_t ranks, Millis lease_ms,
+             std::uint32_t former_starts = 0, bool servers_return = false);
 
   // What a Register changed.  kReplaced: a server's rows are gone, or a worker died unnoticed.
   enum class Change { kNone, kJoined, kReplaced, kUnknownMember };
   Change OnRegister(const std::string& peer, const proto::Register& info, Millis now);
+  // Never heard of, in this scheduler's life.
+  bool IsUnknown(proto::Role role, std::uint32_t index);
   // False: an unknown or replaced incarnation, or a server that was lost.
   bool OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat, Millis now);
 
@@ -80,7 +85,8 @@ class Membership {
   std::vector<Rank> ranks_;
   std::vector<std::uint32_t> epochs_;
   const Millis lease_ms_;
-  std::uint64_t fence_ = 0;
+  const bool servers_return_;
+  std::uint64_t fence_;
 };
 
 }  // namespace plexus

@@ -59,7 +59,7 @@ class PhasePlanner {
   proto::Phase Evaluation(std::uint32_t number, std::uint64_t step,
                           proto::Phase::DataSet data_set) const;
 
-  const proto::Job job_;
+  proto::Job job_;
   std::uint32_t epoch_ = 0;        // That training goes on with.
   std::uint64_t epoch_steps_ = 0;  // Done of it.
   std::uint32_t worse_in_a_row_ = 0;

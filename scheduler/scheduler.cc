@@ -20,10 +20,16 @@ Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions optio
     : plan_(std::move(plan)),
       options_(options),
       membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
-                  options.lease_ms),
-      planner_(plan_->job) {
+                  options.lease_ms, options.former_starts, plan_->durable()),
+      planner_(plan_->job),
+      chosen_(!options_.resume.has_value() && options_.committed.empty()) {
   if (options_.resume.has_value()) {
-    Resume(*options_.resume);
+    checkpoint_version_ = options_.resume->version();
+    complete_checkpoints_.push_back(checkpoint_version_);
+  }
+  if (!chosen_) {
+    ResumeAt(options_.committed.empty() ? checkpoint_version_
+                                        : options_.committed.back().state().version());
   }
 }
 
@@ -70,6 +76,9 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
            "this member was started with another job file than the scheduler's");
     return;
   }
+  const bool is_server = info.role() == proto::SERVER && info.index() < plan_->shards();
+  const std::string old_address =
+      is_server ? membership_.servers()[info.index()].info.data_address() : "";
   const Membership::Change change = membership_.OnRegister(peer, info, now);
   const auto index = std::to_string(info.index());
   if (change == Membership::Change::kUnknownMember) {
@@ -78,11 +87,8 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
     return;
   }
   const bool replaced = started_ && change == Membership::Change::kReplaced;
-  if (replaced && info.role() == proto::SERVER) {
-    Fail(3,
-         "server " + index + " was restarted: its rows at version " + std::to_string(version_) +
-             " are lost",
-         now);
+  if (replaced && is_server) {
+    OnServerReturned(membership_.servers()[info.index()], old_address, now);
   }
   if (change != Membership::Change::kNone) {
     totals_.worker_deaths += replaced && info.role() == proto::WORKER ? 1 : 0;
@@ -98,6 +104,10 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
 void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat,
                             Millis now) {
   const bool fence_was_known = membership_.fence_known();
+  if (plan_->durable() && membership_.IsUnknown(heartbeat.role(), heartbeat.index())) {
+    SendRegisterAgain(peer, heartbeat.incarnation());
+    return;
+  }
   if (!membership_.OnHeartbeat(peer, heartbeat, now)) {
     Refuse(peer, heartbeat.incarnation(), 3, "another program has taken this member's place");
     return;
@@ -109,7 +119,7 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
-  if (IsRestoring()) {
+  if (!started_) {
     MaybeStart(now);
   }
   UpdateCarriers(now);
@@ -130,8 +140,11 @@ void Scheduler::NoteNondeterministic(const std::string& why) {
 }
 
 void Scheduler::MaybeStart(Millis now) {
-  if (started_ || stop_.has_value() || !membership_.all_servers() ||
-      !membership_.all_workers_came() || !AllHaveRestored()) {
+  if (started_ || stop_.has_value() || !membership_.all_servers()) {
+    return;
+  }
+  ChooseVersion(now);
+  if (stop_.has_value() || !membership_.all_workers_came() || !AllHaveRecovered()) {
     return;
   }
   started_ = true;
@@ -140,6 +153,7 @@ void Scheduler::MaybeStart(Millis now) {
     phase_ = planner_.First();
   }
   AddEvent(SchedulerEvent::Kind::kPhase).phase = phase_;
+  UpdateCarriers(now);
   SendViews();
 }
 
@@ -216,6 +230,7 @@ void Scheduler::TryCommit(Millis now) {
     phase_ = commit.next();
     AddEvent(SchedulerEvent::Kind::kPhase).phase = phase_;
   }
+  AddCommitted(commit);
   proto::Control control;
   *control.mutable_commit() = commit;
   const Bytes frame = ControlFrame(control);
@@ -354,6 +369,11 @@ void Scheduler::FinishSave(Millis now) {
     }
     if (name == kCheckpoint) {
       event.state = checkpoint_;
+      checkpoint_version_ = version_;
+      complete_checkpoints_.push_back(version_);
+      if (complete_checkpoints_.size() > plan_->job.checkpoint().keep()) {
+        complete_checkpoints_.pop_front();
+      }
     }
   }
   saved_.clear();
@@ -423,19 +443,22 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || IsRestoring())) {
+  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || IsRecovering())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =
         who + " was not heard for " + std::to_string(lost.silent_ms) + " ms";
     if (lost.role == proto::SERVER) {
-      Fail(3, silence + ": its rows at version " + std::to_string(version_) + " are lost", now);
-      return;
+      OnServerLost(silence, now);
+      continue;
     }
     ++totals_.worker_deaths;
     SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kWorkerLost);
     event.text = silence;
     AddEvent(SchedulerEvent::Kind::kMembers);
+  }
+  if (stop_.has_value()) {
+    return;
   }
   UpdateCarriers(now);
   if (!started_) {
@@ -443,11 +466,18 @@ void Scheduler::OnTimer(Millis now) {
     const Millis patience = all_came ? options_.stall_ms : options_.start_timeout_ms;
     if (now - *began_ > patience) {
       Fail(3,
-           std::string(all_came ? "not all servers loaded the checkpoint within "
+           std::string(all_came ? "not all servers recovered within "
                                 : "not all members came within ") +
                std::to_string(patience / 1000) + " s: " + WaitReport() + options_.absence_hint,
            now);
     }
+    return;
+  }
+  if (membership_.all_servers()) {
+    server_lost_at_.reset();
+  } else if (server_lost_at_.has_value() && now - *server_lost_at_ > options_.return_ms) {
+    Fail(3, "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
+                " s: " + WaitReport(), now);
     return;
   }
   if (membership_.any_worker_alive()) {
@@ -480,10 +510,8 @@ std::string Scheduler::WaitReport() const {
       if (!(*members)[i].alive) {
         add(std::string(members == &membership_.servers() ? "server " : "worker ") +
             std::to_string(i) + " is not there");
-      } else if (members == &membership_.servers() && IsRestoring() &&
-                 !HasRestored((*members)[i])) {
-        add("server " + std::to_string(i) + " loads the checkpoint of version " +
-            std::to_string(version_));
+      } else if (members == &membership_.servers() && NeedsRecovery((*members)[i])) {
+        add("server " + std::to_string(i) + " recovers version " + std::to_string(version_));
       }
     }
   }
@@ -519,13 +547,17 @@ void Scheduler::SendView(const MemberState& member) {
   proto::View& view = *control.mutable_view();
   view.set_incarnation(member.info.incarnation());
   view.set_fence(membership_.fence());
-  view.set_generation(1);
+  view.set_generation(generation_);
   view.set_version(version_);
   if (stop_.has_value()) {
     *view.mutable_stop() = *stop_;
   }
-  if (IsRestoring() && member.info.role() == proto::SERVER) {
-    view.set_restore(version_);
+  if (member.info.role() == proto::SERVER) {
+    view.set_kept_from(log_kept_from());
+    if (chosen_ && NeedsRecovery(member)) {
+      view.mutable_recover()->set_checkpoint(checkpoint_version_);
+      view.mutable_recover()->set_version(version_);
+    }
   }
   if (started_) {
     *view.mutable_phase() = phase_;

@@ -2,16 +2,19 @@
 // it.
 //
 // A step is committed when every shard has said that it is complete (docs/protocol.md); a commit
-// carries what holds from the next step on.  A server that is lost takes its rows with it: the job
-// stops with exit code 3 and a sentence that names it.  A worker that is lost is replaced.
+// carries what holds from the next step on.  A worker that is lost is replaced.  A server that is
+// lost takes its rows with it: the job stops with exit code 3 and a sentence that names it; but
+// under checkpoint.durability it has a while to come back, and is told what to recover.
 //
-// A job that goes on from a checkpoint begins with that version: servers are told to load it, and
-// the phase goes on when all have.
+// A job that goes on begins with the newest version that all can make: from the scheduler's own
+// log of commits, the servers' push logs, and the checkpoint that these begin with; or with that
+// checkpoint.  Servers without a state are told to make it, and the phase goes on when all have.
 //
 // Thread safety: none.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,6 +38,11 @@ struct SchedulerOptions {
   std::string absence_hint{};       // Ends the sentence when they do not.
   Millis stall_ms = 600000;  // Without a commit: who waits for whom is reported, exit code 3.
   std::optional<proto::SchedulerState> resume{};  // Of the checkpoint that the job goes on from.
+  // What was committed behind it, ascending, without a gap.
+  std::vector<proto::CommittedStep> committed{};
+  // Schedulers that this job had before: their epochs and fences are older than this one's.
+  std::uint32_t former_starts = 0;
+  Millis return_ms = 60000;  // For a lost server to come back.
   bool commit_early =
       false;  // A bug to be caught: the simulator's canary `commit_before_complete`.
 };
@@ -44,11 +52,14 @@ struct SchedulerEvent {
   enum class Kind {
     kMembers,     // Who is there changed.
     kPhase,       // A phase began: phase.
+    kResumed,     // From version `step`; what was committed behind it is forgotten.
+    kCommitted,   // Durable jobs: `committed` has to be logged before what was sent behind it.
     kStep,        // A step was committed: step, samples, loss_sum.
     kVoidPushes,  // Of `rank`, so many `pushes` counted as empty (ASP: of the phase): step.
     kEvaluated,   // phase (what was evaluated), figures.
     kSaved,       // All shards wrote model `text` at version `step`: saved.
     kWorkerLost,  // text.
+    kServerLost,  // text.
     kStopped,     // exit_code, text.
   };
   Kind kind;
@@ -63,6 +74,7 @@ struct SchedulerEvent {
   std::uint64_t pushes = 0;
   std::vector<proto::Saved> saved;
   proto::SchedulerState state;  // kSaved of kCheckpoint.
+  proto::CommittedStep committed;
 };
 
 // What result.json says of the training.
@@ -72,6 +84,7 @@ struct TrainingTotals {
   double epoch_loss_sum = 0;
   std::uint64_t steps = 0;
   std::uint64_t worker_deaths = 0;
+  std::uint64_t server_deaths = 0;
   bool inexact = false;  // Deterministic SSP: a pull could not be answered at the rule's version.
   bool interrupted = false;
   // By rank: pushes whose gradients were not finite; they counted as empty.
@@ -100,13 +113,15 @@ class Scheduler {
   const Membership& membership() const { return membership_; }
   const PhasePlanner& planner() const { return planner_; }
   const TrainingTotals& totals() const { return totals_; }
-  // Of the checkpoint that the job went on from; 0: from the beginning.
+  // That the job went on from; 0: from the beginning.
   std::uint64_t resumed_version() const { return resumed_version_; }
   std::uint64_t resumed_samples() const { return resumed_samples_; }
   const proto::Phase& phase() const { return phase_; }
   std::uint64_t version() const { return version_; }
   // Who waits for whom, in words; empty while nothing is waited for.
   std::string WaitReport() const;
+  // Logs of commits and pushes up to this version are of no more use; 0: all are.
+  std::uint64_t log_kept_from() const;
   std::uint64_t messages_refused() const { return refused_; }
 
  private:
@@ -125,12 +140,26 @@ class Scheduler {
   void CountVoid(const proto::Commit& commit);
 
   void MaybeStart(Millis now);
-  // scheduler_checkpoint.cc
+  // scheduler_recovery.cc
+  // Version `version` of the log, or of the checkpoint.
+  void ResumeAt(std::uint64_t version);
   void Resume(const proto::SchedulerState& state);
-  // Servers are loading the checkpoint.
-  bool IsRestoring() const { return !started_ && resumed_version_ > 0; }
-  bool HasRestored(const MemberState& server) const;
-  bool AllHaveRestored() const;
+  // Once all servers have come: the newest version that all can make.
+  void ChooseVersion(Millis now);
+  // Of what it said when it came.
+  std::uint64_t ReachOf(const MemberState& server) const;
+  // Has no state, and has to make one.
+  bool NeedsRecovery(const MemberState& server) const;
+  bool HasRecovered(const MemberState& server) const;
+  bool AllHaveRecovered() const;
+  bool IsRecovering() const;
+  void OnServerReturned(const MemberState& server, const std::string& old_address, Millis now);
+  void OnServerLost(const std::string& silence, Millis now);
+  void SendRegisterAgain(const std::string& peer, std::uint64_t incarnation);
+  void AddCommitted(const proto::Commit& commit);
+  // scheduler_checkpoint.cc
+  bool LogIsLong() const;
+  proto::SchedulerState StateOf(std::uint64_t version, const proto::Phase& phase) const;
   // What the job would go on from after `step`, were it not stopped.
   void AddCheckpoint(std::uint64_t step, const proto::Phase& phase, proto::Commit* commit);
   void UpdateCarriers(Millis now);
@@ -167,6 +196,11 @@ class Scheduler {
   std::optional<proto::Commit> last_commit_;
   std::map<std::uint32_t, proto::Complete> completes_;  // Of step version_ + 1, by shard.
   std::map<std::uint32_t, EvaluationPart> evaluation_;  // By rank.
+  bool chosen_ = true;                     // False: until the version to go on from is known.
+  std::uint64_t checkpoint_version_ = 0;  // The newest that is complete.
+  std::deque<std::uint64_t> complete_checkpoints_;  // The newest checkpoint.keep.
+  std::uint32_t generation_ = 1;          // Of the servers: one more whenever one came back.
+  std::optional<Millis> server_lost_at_;  // Until all are there again.
   std::uint64_t resumed_version_ = 0;
   std::uint64_t resumed_samples_ = 0;
   proto::SchedulerState checkpoint_;             // Of the checkpoint that is being written.

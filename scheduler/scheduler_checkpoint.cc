@@ -1,61 +1,40 @@
-// Scheduler: what a checkpoint holds of it, and how a job goes on from one.
-#include <algorithm>
-
+// Scheduler: what a checkpoint, and the log of commits, hold of it.
 #include "scheduler/scheduler.h"
 
 namespace plexus {
 
-void Scheduler::Resume(const proto::SchedulerState& state) {
-  version_ = state.version();
-  phase_ = state.phase();
-  planner_.Restore(state.planner());
-  totals_.samples = state.samples();
-  totals_.epoch_samples = state.epoch_samples();
-  totals_.epoch_loss_sum = state.epoch_loss_sum();
-  totals_.steps = state.steps();
-  totals_.worker_deaths = state.worker_deaths();
-  totals_.nondeterministic = state.nondeterministic();
-  for (const proto::VoidPushes& entry : state.void_pushes()) {
-    totals_.void_pushes[entry.rank()] = entry.pushes();
+proto::SchedulerState Scheduler::StateOf(std::uint64_t version, const proto::Phase& phase) const {
+  proto::SchedulerState state;
+  state.set_version(version);
+  *state.mutable_phase() = phase;
+  *state.mutable_planner() = planner_.State();
+  state.set_samples(totals_.samples);
+  state.set_epoch_samples(totals_.epoch_samples);
+  state.set_epoch_loss_sum(totals_.epoch_loss_sum);
+  state.set_steps(totals_.steps);
+  state.set_worker_deaths(totals_.worker_deaths);
+  state.set_nondeterministic(totals_.nondeterministic);
+  state.set_interrupted(totals_.interrupted);
+  for (const auto& [rank, pushes] : totals_.void_pushes) {
+    proto::VoidPushes& entry = *state.add_void_pushes();
+    entry.set_rank(rank);
+    entry.set_pushes(pushes);
   }
-  resumed_version_ = state.version();
-  resumed_samples_ = state.samples();
-}
-
-bool Scheduler::HasRestored(const MemberState& server) const {
-  return server.alive && server.last.version() == version_;
-}
-
-bool Scheduler::AllHaveRestored() const {
-  const auto& servers = membership_.servers();
-  return resumed_version_ == 0 ||
-         std::all_of(servers.begin(), servers.end(),
-                     [this](const MemberState& server) { return HasRestored(server); });
+  return state;
 }
 
 void Scheduler::AddCheckpoint(std::uint64_t step, const proto::Phase& phase,
                               proto::Commit* commit) {
   const std::uint64_t every = plan_->job.checkpoint().every_steps();
-  const bool due = every > 0 && (step % every == 0 || stop_requested_);
+  const bool wanted = every > 0 || plan_->durable();
+  const bool due = (every > 0 && step % every == 0) || (wanted && stop_requested_) || LogIsLong();
   if (!due || phase.kind() == proto::Phase::STOP) {
     return;  // After the end there is nothing to go on with.
   }
-  checkpoint_.Clear();
-  checkpoint_.set_version(step);
-  *checkpoint_.mutable_phase() = phase;
-  *checkpoint_.mutable_planner() = planner_.State();
-  checkpoint_.set_samples(totals_.samples);
-  checkpoint_.set_epoch_samples(totals_.epoch_samples);
-  checkpoint_.set_epoch_loss_sum(totals_.epoch_loss_sum);
-  checkpoint_.set_steps(totals_.steps);
-  checkpoint_.set_worker_deaths(totals_.worker_deaths);
-  checkpoint_.set_nondeterministic(totals_.nondeterministic);
-  for (const auto& [rank, pushes] : totals_.void_pushes) {
-    proto::VoidPushes& entry = *checkpoint_.add_void_pushes();
-    entry.set_rank(rank);
-    entry.set_pushes(pushes);
-  }
+  checkpoint_ = StateOf(step, phase);
+  checkpoint_.set_interrupted(false);  // Who goes on from it is not.
   commit->set_save(commit->save().empty() ? kCheckpoint : commit->save() + "," + kCheckpoint);
+  commit->set_checkpoint(true);
 }
 
 }  // namespace plexus

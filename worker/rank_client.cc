@@ -139,7 +139,27 @@ void RankClient::Push(const proto::Phase& phase, std::uint64_t step, std::uint32
     }
     request.frames.push_back(writer.Finish());
   }
+  if (plan_->durable()) {
+    last_push_ = request.frames;
+    last_push_sequence_ = sequence_;
+  }
   Start(pushes_, std::move(request), now);
+}
+
+void RankClient::OnServerReturned(Millis now) {
+  if (!last_push_.empty()) {
+    Request& request = pushes_[last_push_sequence_];
+    request.type = FrameType::kPush;
+    request.frames = last_push_;
+    request.replies.resize(shards_);
+    request.missing = shards_;
+  }
+  for (auto* requests : {&pulls_, &pushes_, &queries_}) {
+    for (auto& [sequence, request] : *requests) {
+      request.sent = now - resend_ms_;
+    }
+    Resend(*requests, now);
+  }
 }
 
 void RankClient::QueryPhase(std::uint32_t after, Millis now) {

@@ -67,6 +67,10 @@ class RankClient {
 
   void Report(const proto::EvaluationReport& report, Millis now);
 
+  // A server came back, and may have lost what it had not logged: what is not answered is said
+  // again, and the last push, acknowledged or not.
+  void OnServerReturned(Millis now);
+
   void OnMessage(const std::string& peer, const Bytes& frame, Millis now);
   void OnTimer(Millis now);
   Outbox& outbox() { return outbox_; }
@@ -112,6 +116,8 @@ class RankClient {
   std::uint64_t sequence_ = 0;
   std::map<std::uint64_t, Request> pulls_;  // By sequence.
   std::map<std::uint64_t, Request> pushes_;
+  std::vector<Bytes> last_push_;                    // By shard; durable jobs only.
+  std::uint64_t last_push_sequence_ = 0;
   std::map<std::uint64_t, Request> queries_;        // At most one.
   std::vector<std::optional<PhaseAnswer>> phases_;  // By shard.
   std::optional<proto::EvaluationReport> report_;

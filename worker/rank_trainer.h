@@ -56,6 +56,7 @@ class RankTrainer {
 
   void OnMessage(const std::string& peer, const Bytes& frame, Millis now);
   void OnTimer(Millis now);
+  void OnServerReturned(Millis now) { client_.OnServerReturned(now); }
   // Does one thing that can be done now (issue a pull, compute a step); false if there is none.
   bool Progress(Millis now);
   Outbox& outbox() { return client_.outbox(); }
