@@ -16,7 +16,8 @@ proto::View Restore() {
   proto::View view;
   view.set_incarnation(ShardDriver::kIncarnation);
   view.set_version(kVersion);
-  view.set_restore(kVersion);
+  view.mutable_recover()->set_checkpoint(kVersion);
+  view.mutable_recover()->set_version(kVersion);
   return view;
 }
 
@@ -45,13 +46,14 @@ proto::Heartbeat Beat(ShardDriver& driver) {
 TEST(ShardRestoreTest, LoadsSaysSoAndGoesOnBehindIt) {
   ShardDriver driver(PlanOf(kSmallJob));
   driver.View(Restore());
-  EXPECT_EQ(driver.shard().TakeRestoreRequest(), kVersion);
-  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt);
+  EXPECT_EQ(driver.shard().TakeRecoverRequest()->checkpoint(), kVersion);
+  EXPECT_FALSE(driver.shard().TakeRecoverRequest().has_value());
   EXPECT_EQ(Beat(driver).version(), 0u);
-  driver.shard().OnRestored(kVersion, OkStatus());
+  driver.shard().OnRestored(kVersion);
+  driver.shard().OnRecovered(OkStatus());
   EXPECT_EQ(Beat(driver).version(), kVersion) << "at once: the scheduler waits";
   driver.View(Restore());
-  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt) << "said again";
+  EXPECT_FALSE(driver.shard().TakeRecoverRequest().has_value()) << "said again";
   driver.View(GoOn(driver.plan()));
   EXPECT_EQ(driver.shard().phase().number(), 3u);
   EXPECT_EQ(driver.shard().WaitingFor().size(), driver.plan().ranks());
@@ -73,14 +75,14 @@ TEST(ShardRestoreTest, DoesNotBeginBeforeItHasLoaded) {
 TEST(ShardRestoreTest, AFailureIsTheJobsAndNotTriedAgain) {
   ShardDriver driver(PlanOf(kSmallJob));
   driver.View(Restore());
-  (void)driver.shard().TakeRestoreRequest();
-  driver.shard().OnRestored(kVersion, DataLoss("a file at offset 7: checksum mismatch"));
+  (void)driver.shard().TakeRecoverRequest();
+  driver.shard().OnRecovered(DataLoss("a file at offset 7: checksum mismatch"));
   const proto::Heartbeat heartbeat = Beat(driver);
   EXPECT_EQ(heartbeat.version(), 0u);
   EXPECT_THAT(heartbeat.failure(),
-              HasSubstr("server 0 could not load the checkpoint: a file at offset 7"));
+              HasSubstr("server 0 could not recover: a file at offset 7"));
   driver.View(Restore());
-  EXPECT_EQ(driver.shard().TakeRestoreRequest(), std::nullopt);
+  EXPECT_FALSE(driver.shard().TakeRecoverRequest().has_value());
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
   SchedulerDriver after(job, state);
   after.RegisterAll();
   const proto::View first = SchedulerDriver::ViewOf(after.Take()["server-1"]);
-  EXPECT_EQ(first.restore(), 3u);
+  EXPECT_EQ(first.recover().checkpoint(), 3u);
   EXPECT_FALSE(first.has_phase());
   after.now = 10 * SchedulerDriver::kLease;
   after.Beat(proto::WORKER, 0);
@@ -109,14 +109,14 @@ TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
   after.scheduler().OnTimer(after.now);
   EXPECT_FALSE(after.scheduler().stop().has_value()) << "servers that load are silent";
   EXPECT_THAT(after.scheduler().WaitReport(),
-              HasSubstr("server 0 loads the checkpoint of version 3"));
+              HasSubstr("server 0 recovers version 3"));
   Restored(after, 0, 3);
   EXPECT_FALSE(SchedulerDriver::ViewOf(after.Take()["server-0"]).has_phase());
   Restored(after, 1, 3);
   const proto::View second = SchedulerDriver::ViewOf(after.Take()["server-1"]);
   EXPECT_EQ(second.phase().SerializeAsString(), before.scheduler().phase().SerializeAsString());
   EXPECT_EQ(second.version(), 3u);
-  EXPECT_EQ(second.restore(), 0u);
+  EXPECT_EQ(second.has_recover(), false);
   EXPECT_EQ(after.scheduler().resumed_version(), 3u);
   EXPECT_EQ(after.scheduler().planner().State().SerializeAsString(),
             before.scheduler().planner().State().SerializeAsString());
@@ -148,12 +148,12 @@ TEST(SchedulerCheckpointTest, AServerThatDiesWhileItLoadsIsWaitedFor) {
   Restored(driver, 0, 3);
   driver.Register(proto::SERVER, 1, 111);
   EXPECT_FALSE(driver.scheduler().stop().has_value());
-  EXPECT_EQ(SchedulerDriver::ViewOf(driver.Take()["server-1"]).restore(), 3u);
+  EXPECT_EQ(SchedulerDriver::ViewOf(driver.Take()["server-1"]).recover().checkpoint(), 3u);
   driver.scheduler().OnTimer(0);
   driver.scheduler().OnTimer(100001);
   ASSERT_TRUE(driver.scheduler().stop().has_value());
   EXPECT_THAT(driver.scheduler().stop()->reason(),
-              HasSubstr("not all servers loaded the checkpoint within 100 s: server 1 loads"));
+              HasSubstr("not all servers recovered within 100 s: server 1 recovers"));
 }
 
 }  // namespace
