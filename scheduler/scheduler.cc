@@ -87,6 +87,9 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
     return;
   }
   const bool replaced = started_ && change == Membership::Change::kReplaced;
+  if (is_server && change != Membership::Change::kNone && !started_ && chosen_) {
+    NoteRecovery(membership_.servers()[info.index()]);
+  }
   if (replaced && is_server) {
     OnServerReturned(membership_.servers()[info.index()], old_address, now);
   }
@@ -118,6 +121,10 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   NoteNondeterministic(heartbeat.nondeterministic());
   if (heartbeat.interrupted()) {
     RequestStop(now);
+  }
+  if (heartbeat.role() == proto::SERVER &&
+      HasRecovered(membership_.servers()[heartbeat.index()])) {
+    recovering_.erase(heartbeat.index());
   }
   if (!started_) {
     MaybeStart(now);
@@ -443,7 +450,7 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || IsRecovering())) {
+  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =
@@ -554,7 +561,7 @@ void Scheduler::SendView(const MemberState& member) {
   }
   if (member.info.role() == proto::SERVER) {
     view.set_kept_from(log_kept_from());
-    if (chosen_ && NeedsRecovery(member)) {
+    if (NeedsRecovery(member)) {
       view.mutable_recover()->set_checkpoint(checkpoint_version_);
       view.mutable_recover()->set_version(version_);
     }

@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -152,7 +153,8 @@ class Scheduler {
   bool NeedsRecovery(const MemberState& server) const;
   bool HasRecovered(const MemberState& server) const;
   bool AllHaveRecovered() const;
-  bool IsRecovering() const;
+  // It came without a state: until it says that it has one.
+  void NoteRecovery(const MemberState& server);
   void OnServerReturned(const MemberState& server, const std::string& old_address, Millis now);
   void OnServerLost(const std::string& silence, Millis now);
   void SendRegisterAgain(const std::string& peer, std::uint64_t incarnation);
@@ -200,6 +202,7 @@ class Scheduler {
   std::uint64_t checkpoint_version_ = 0;  // The newest that is complete.
   std::deque<std::uint64_t> complete_checkpoints_;  // The newest checkpoint.keep.
   std::uint32_t generation_ = 1;          // Of the servers: one more whenever one came back.
+  std::set<std::uint32_t> recovering_;    // Servers that have no state yet.
   std::optional<Millis> server_lost_at_;  // Until all are there again.
   std::uint64_t resumed_version_ = 0;
   std::uint64_t resumed_samples_ = 0;

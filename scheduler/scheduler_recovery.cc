@@ -89,13 +89,21 @@ void Scheduler::ChooseVersion(Millis now) {
                  << ", the newest that all servers can make";
     ResumeAt(version);
   }
+  for (const MemberState& server : membership_.servers()) {
+    NoteRecovery(server);
+  }
   AddEvent(SchedulerEvent::Kind::kResumed).step = version_;
   SendViews();
 }
 
 bool Scheduler::NeedsRecovery(const MemberState& server) const {
-  return server.alive && version_ > 0 && server.info.state_version() == 0 &&
-         server.last.version() == 0 && server.last.complete_step() == 0;
+  return recovering_.contains(server.info.index());
+}
+
+void Scheduler::NoteRecovery(const MemberState& server) {
+  if (version_ > 0 && server.info.state_version() == 0) {
+    recovering_.insert(server.info.index());
+  }
 }
 
 bool Scheduler::HasRecovered(const MemberState& server) const {
@@ -110,13 +118,6 @@ bool Scheduler::AllHaveRecovered() const {
   return version_ == 0 ||
          std::all_of(servers.begin(), servers.end(),
                      [this](const MemberState& server) { return HasRecovered(server); });
-}
-
-bool Scheduler::IsRecovering() const {
-  const auto& servers = membership_.servers();
-  return chosen_ && std::any_of(servers.begin(), servers.end(), [this](const MemberState& server) {
-           return NeedsRecovery(server);
-         });
 }
 
 void Scheduler::OnServerReturned(const MemberState& server, const std::string& old_address,
@@ -138,6 +139,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
   }
   ++totals_.server_deaths;
   ++generation_;
+  NoteRecovery(server);
   completes_.erase(server.info.index());  // It says so again, if it still is.
   SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kServerLost);
   event.text = who + " was restarted" +
