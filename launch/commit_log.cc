@@ -87,15 +87,16 @@ Status CommitLog::Survey() {
   return AppendStart();
 }
 
+// On the disk in any case: were it lost, another scheduler would give the same epochs again.
 Status CommitLog::AppendStart() {
   if (!log_->end().has_value()) {
-    RETURN_IF_ERROR(log_->BeginSegment(checkpoint_, sync_));
+    RETURN_IF_ERROR(log_->BeginSegment(checkpoint_, true));
   }
   const std::uint32_t start = former_starts_ + 1;
   const Bytes pieces[] = {
       Bytes::Copy({reinterpret_cast<const std::uint8_t*>(&start), sizeof(start)})};
   RETURN_IF_ERROR(log_->Append(kStart, pieces));
-  return sync_ ? log_->Sync() : OkStatus();
+  return log_->Sync();
 }
 
 std::vector<proto::CommittedStep> CommitLog::TakeSteps() { return std::exchange(steps_, {}); }
@@ -117,7 +118,7 @@ Status CommitLog::AppendStep(const proto::CommittedStep& step) {
     RETURN_IF_ERROR(log_->Sync());
   }
   if (step.commit().checkpoint() && log_->segments().back() < step.state().version()) {
-    RETURN_IF_ERROR(log_->BeginSegment(step.state().version(), sync_));
+    RETURN_IF_ERROR(log_->BeginSegment(step.state().version(), true));
     return AppendStart();
   }
   return OkStatus();

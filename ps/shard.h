@@ -50,7 +50,7 @@ struct ShardOptions {
 };
 
 // pull_keys = keys asked for; push_applied + push_void + push_duplicate + push_refused +
-// push_dropped = pushes received, but for those that wait.
+// push_dropped = pushes received, or found in the push log, but for those that wait.
 struct ShardCounters {
   std::uint64_t pulls = 0;
   std::uint64_t pull_keys = 0;

@@ -119,6 +119,8 @@ Status Shard::ReplayStep(const Bytes& payload) {
     return DataLoss("the push log has step " + std::to_string(step.step) + " at version " +
                     std::to_string(version_));
   }
+  counters_.pushes -= pending_parts();  // The step is there again, with more void parts.
+  counters_.pushes += plan_->ranks();
   pending_.clear();
   pending_bytes_ = 0;
   for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
