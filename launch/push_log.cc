@@ -48,6 +48,23 @@ std::uint64_t VersionOf(const RecordLog::Record& record) {
   return 0;
 }
 
+// The newest version that it makes, given the scheduler's commits: one more where an evaluation
+// follows, for which a shard needs no parts.
+std::uint64_t ReachOf(const RecordLog::Record& record) {
+  const auto size = static_cast<int>(record.payload.size());
+  proto::LogBegin begin;
+  proto::Commit commit;
+  proto::Phase next;
+  if (KindOf(record) == PushRecordKind::kBegin &&
+      begin.ParseFromArray(record.payload.data(), size)) {
+    next = begin.phase();
+  } else if (KindOf(record) == PushRecordKind::kCommit &&
+             commit.ParseFromArray(record.payload.data(), size)) {
+    next = commit.next();
+  }
+  return VersionOf(record) + (next.kind() == proto::Phase::EVALUATE ? 1 : 0);
+}
+
 }  // namespace
 
 PushLog::PushLog(const JobPlan& plan, const NodeOptions& options, std::unique_ptr<RecordLog> log)
@@ -74,7 +91,7 @@ Status PushLog::Survey() {
       other = other || !parsed || begin.shards() != plan_.shards() ||
               begin.job_hash() != TrainingHash(plan_.job);
     }
-    newest_version_ = std::max(newest_version_, VersionOf(record));
+    newest_version_ = std::max(newest_version_, ReachOf(record));
     return OkStatus();
   }));
   if (other) {

@@ -88,9 +88,7 @@ class Shard {
   // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to the
   // commit of recover.version() and the step behind it, and calls OnRecovered; an error fails the
   // job.
-  std::optional<proto::Recover> TakeRecoverRequest() {
-    return std::exchange(recover_request_, std::nullopt);
-  }
+  std::optional<proto::Recover> TakeRecoverRequest();
   ShardState& restored_state() { return state_; }
   // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
   // on their way to disk are there.
@@ -286,6 +284,7 @@ class Shard {
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
   std::optional<proto::Recover> recover_request_;
+  proto::Recover recovers_;  // That was taken.
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;

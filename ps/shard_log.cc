@@ -77,9 +77,15 @@ void Shard::ReleaseAcknowledgements() {
   }
 }
 
+std::optional<proto::Recover> Shard::TakeRecoverRequest() {
+  if (recover_request_.has_value()) {
+    recovers_ = *recover_request_;
+  }
+  return std::exchange(recover_request_, std::nullopt);
+}
+
 Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
   replaying_ = true;
-  save_request_.reset();
   (void)outbox_.Take();
   const auto size = static_cast<int>(payload.size());
   switch (kind) {
@@ -145,6 +151,11 @@ Status Shard::ReplayStep(const Bytes& payload) {
 void Shard::OnRecovered(const Status& status) {
   replaying_ = false;
   (void)outbox_.Take();
+  // What commits of the log asked for was written, but for what the scheduler still waits for.
+  save_request_.reset();
+  if (status.ok() && version_ == recovers_.version() && !recovers_.save().empty()) {
+    save_request_ = recovers_.save();
+  }
   if (!status.ok()) {
     ReportFailure("server " + std::to_string(options_.shard) +
                   " could not recover: " + status.message());

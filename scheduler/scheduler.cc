@@ -22,7 +22,7 @@ Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions optio
       membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
                   options.lease_ms, options.former_starts, plan_->durable()),
       planner_(plan_->job),
-      chosen_(!options_.resume.has_value() && options_.committed.empty()) {
+      chosen_(!plan_->durable() && !options_.resume.has_value()) {
   if (options_.resume.has_value()) {
     checkpoint_version_ = options_.resume->version();
     complete_checkpoints_.push_back(checkpoint_version_);
@@ -57,13 +57,13 @@ void Scheduler::OnMessage(const std::string& peer, const Bytes& frame, Millis no
       OnHeartbeat(peer, control->heartbeat(), now);
       break;
     case proto::Control::kComplete:
-      OnComplete(control->complete(), now);
+      OnComplete(peer, control->complete(), now);
       break;
     case proto::Control::kEvaluation:
       OnEvaluation(control->evaluation(), now);
       break;
     case proto::Control::kSaved:
-      OnSaved(control->saved(), now);
+      OnSaved(peer, control->saved(), now);
       break;
     default:
       ++refused_;
@@ -173,8 +173,8 @@ void Scheduler::UpdateCarriers(Millis now) {
   }
 }
 
-void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
-  if (!started_ || complete.shard() >= plan_->shards()) {
+void Scheduler::OnComplete(const std::string& peer, const proto::Complete& complete, Millis now) {
+  if (!started_ || !IsServer(peer, complete.shard())) {
     ++refused_;
     return;
   }
@@ -184,7 +184,7 @@ void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
     // The shard has not heard of the last commit.
     if (last_commit_.has_value() && complete.step() <= version_) {
       proto::Control control;
-      *control.mutable_commit() = *last_commit_;
+      *control.mutable_commit() = LastCommit();
       outbox_.Send(membership_.servers()[complete.shard()].peer, ControlFrame(control));
     }
     return;
@@ -349,9 +349,9 @@ float Scheduler::DenseScale() const {
   return ClipScale(total, clip);
 }
 
-void Scheduler::OnSaved(const proto::Saved& saved, Millis now) {
+void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
   NoteNondeterministic(saved.nondeterministic());
-  if (saved.shard() >= plan_->shards() || saving_.empty() || saved.version() != version_) {
+  if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
     return;
   }
   if (!saved.error().empty()) {
@@ -564,6 +564,9 @@ void Scheduler::SendView(const MemberState& member) {
     if (NeedsRecovery(member)) {
       view.mutable_recover()->set_checkpoint(checkpoint_version_);
       view.mutable_recover()->set_version(version_);
+      if (last_commit_.has_value() && !saving_.empty()) {
+        view.mutable_recover()->set_save(last_commit_->save());
+      }
     }
   }
   if (started_) {
@@ -573,7 +576,7 @@ void Scheduler::SendView(const MemberState& member) {
         view.add_carrier_epochs(epoch);
       }
       if (last_commit_.has_value()) {
-        *view.mutable_last_commit() = *last_commit_;
+        *view.mutable_last_commit() = LastCommit();
       }
     } else {
       for (const proto::Carrier& carrier : membership_.CarriedBy(member.info.index())) {

@@ -54,9 +54,21 @@ void Scheduler::ResumeAt(std::uint64_t version) {
   }
 }
 
+bool Scheduler::IsServer(const std::string& peer, std::uint32_t index) const {
+  return index < plan_->shards() && membership_.servers()[index].peer == peer;
+}
+
+proto::Commit Scheduler::LastCommit() const {
+  proto::Commit commit = *last_commit_;
+  if (saving_.empty()) {
+    commit.clear_save();  // It is written; its files are not to be touched again.
+  }
+  return commit;
+}
+
 std::uint64_t Scheduler::ReachOf(const MemberState& server) const {
   const std::uint64_t state = server.info.state_version();
-  if (state == 0) {
+  if (!server.info.has_state_version()) {
     return std::max(server.info.log_version(), checkpoint_version_);
   }
   // A step is committed once it is complete everywhere: a living server lacks one commit at most.
@@ -92,7 +104,9 @@ void Scheduler::ChooseVersion(Millis now) {
   for (const MemberState& server : membership_.servers()) {
     NoteRecovery(server);
   }
-  AddEvent(SchedulerEvent::Kind::kResumed).step = version_;
+  if (version_ > 0 || !options_.committed.empty()) {
+    AddEvent(SchedulerEvent::Kind::kResumed).step = version_;
+  }
   SendViews();
 }
 
@@ -101,7 +115,7 @@ bool Scheduler::NeedsRecovery(const MemberState& server) const {
 }
 
 void Scheduler::NoteRecovery(const MemberState& server) {
-  if (version_ > 0 && server.info.state_version() == 0) {
+  if (version_ > 0 && !server.info.has_state_version()) {
     recovering_.insert(server.info.index());
   }
 }
@@ -141,6 +155,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
   ++generation_;
   NoteRecovery(server);
   completes_.erase(server.info.index());  // It says so again, if it still is.
+  saved_.erase(server.info.index());
   SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kServerLost);
   event.text = who + " was restarted" +
                (old_address == server.info.data_address() ? "" : " in another place") +
@@ -149,7 +164,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
 }
 
 void Scheduler::OnServerLost(const std::string& silence, Millis now) {
-  if (!plan_->durable() || !started_) {
+  if (!plan_->durable()) {
     Fail(3, silence + ": its rows at version " + std::to_string(version_) + " are lost", now);
     return;
   }

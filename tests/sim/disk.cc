@@ -49,6 +49,17 @@ std::uint64_t VersionOf(const LogRecord& record) {
   return step;
 }
 
+std::uint64_t ReachOf(const LogRecord& record) {
+  const auto kind = static_cast<PushRecordKind>(record.kind);
+  proto::Phase next;
+  if (kind == PushRecordKind::kBegin) {
+    next = Parsed<proto::LogBegin>(record.payload).phase();
+  } else if (kind == PushRecordKind::kCommit) {
+    next = Parsed<proto::Commit>(record.payload).next();
+  }
+  return VersionOf(record) + (next.kind() == proto::Phase::EVALUATE ? 1 : 0);
+}
+
 }  // namespace
 
 bool SimLog::HasSegment(std::uint64_t name) const {
@@ -118,7 +129,7 @@ std::uint64_t NewestVersion(const SimLog& log) {
   std::uint64_t newest = 0;
   for (const SimLog::Segment& segment : log.segments()) {
     for (const LogRecord& record : segment.records) {
-      newest = std::max(newest, VersionOf(record));
+      newest = std::max(newest, ReachOf(record));
     }
   }
   return newest;
