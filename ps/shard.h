@@ -105,9 +105,12 @@ class Shard {
     bool sync = false;
   };
   LogRequest TakeLogRequest() { return std::exchange(log_request_, {}); }
-  // What the runtime knows of the log: the newest version that it can make, for Register; its
-  // bytes, and whether it can be written.
-  void SetLogVersion(std::uint64_t version) { log_version_ = version; }
+  // What the runtime knows of the log: the version that it begins with and the newest that it can
+  // make, for Register; its bytes, and whether it can be written.
+  void SetLogVersions(std::uint64_t begin, std::uint64_t newest) {
+    log_begin_ = begin;
+    log_version_ = newest;
+  }
   void SetLogUsage(std::uint64_t bytes, bool failing);
   // Segments of the log that begin before this version are of no more use.
   std::uint64_t log_kept_from() const { return log_kept_from_; }
@@ -215,7 +218,7 @@ class Shard {
     return log_failing_ && plan_->job.checkpoint().on_log_error() == proto::Checkpoint::PAUSE;
   }
   void LogBegin();
-  void LogStep();
+  void LogComplete();
   void LogCommit(const proto::Commit& commit);
   void Acknowledge(const std::string& peer, const FrameHeader& header);
   void ReleaseAcknowledgements();
@@ -295,6 +298,7 @@ class Shard {
   LogRequest log_request_;
   std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
   bool replaying_ = false;
+  std::uint64_t log_begin_ = 0;
   std::uint64_t log_version_ = 0;
   std::uint64_t log_bytes_ = 0;
   bool log_failing_ = false;

@@ -32,9 +32,13 @@ void Shard::LogBegin() {
                                   .pieces = {BytesOf(begin.SerializeAsString())}});
 }
 
-void Shard::LogStep() {
+void Shard::LogComplete() {
   if (!logs()) {
     return;
+  }
+  log_request_.sync = plan_->job.checkpoint().durability() == proto::Checkpoint::SYNC;
+  if (phase_.kind() != proto::Phase::TRAIN) {
+    return;  // What was committed before must not be lost any more: it is complete by that.
   }
   LoggedStep step{.step = version_ + 1, .phase = phase_.number(), .parts = {}};
   std::vector<const PushBody*> bodies;
@@ -51,7 +55,6 @@ void Shard::LogStep() {
   }
   log_request_.records.push_back(
       MakeStepRecord(step, state_.dense_extent(), state_.SumOfDense(bodies)));
-  log_request_.sync = plan_->job.checkpoint().durability() == proto::Checkpoint::SYNC;
 }
 
 void Shard::LogCommit(const proto::Commit& commit) {
@@ -98,6 +101,7 @@ Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
       }
       if (phase_.number() == 0) {
         StartPhase(begin.phase());
+        MaybeComplete();
       }
       return OkStatus();
     }
@@ -175,6 +179,7 @@ void Shard::SetLogUsage(std::uint64_t bytes, bool failing) {
 
 proto::Register Shard::Registration() const {
   proto::Register registration = options_.registration;
+  registration.set_log_begin(log_begin_);
   registration.set_log_version(log_version_);
   if (phase_.number() != 0) {
     registration.set_state_version(version_);

@@ -88,7 +88,7 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
   }
   const bool replaced = started_ && change == Membership::Change::kReplaced;
   if (is_server && change != Membership::Change::kNone && !started_ && chosen_) {
-    NoteRecovery(membership_.servers()[info.index()]);
+    OnServerReturnedEarly(membership_.servers()[info.index()], now);
   }
   if (replaced && is_server) {
     OnServerReturned(membership_.servers()[info.index()], old_address, now);
@@ -195,7 +195,8 @@ void Scheduler::OnComplete(const std::string& peer, const proto::Complete& compl
 }
 
 void Scheduler::OnEvaluation(const proto::EvaluationReport& report, Millis now) {
-  if (phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
+  // A report that comes before the start is of a version that the job may go back from.
+  if (!started_ || phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
       report.rank() >= plan_->ranks()) {
     return;
   }

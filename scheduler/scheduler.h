@@ -160,6 +160,10 @@ class Scheduler {
   // It came without a state: until it says that it has one.
   void NoteRecovery(const MemberState& server);
   void OnServerReturned(const MemberState& server, const std::string& old_address, Millis now);
+  // Before the start.
+  void OnServerReturnedEarly(const MemberState& server, Millis now);
+  // Fails the job if it cannot make version_.
+  bool Reaches(const MemberState& server, Millis now);
   void OnServerLost(const std::string& silence, Millis now);
   void SendRegisterAgain(const std::string& peer, std::uint64_t incarnation);
   void AddCommitted(const proto::Commit& commit);

@@ -69,7 +69,9 @@ proto::Commit Scheduler::LastCommit() const {
 std::uint64_t Scheduler::ReachOf(const MemberState& server) const {
   const std::uint64_t state = server.info.state_version();
   if (!server.info.has_state_version()) {
-    return std::max(server.info.log_version(), checkpoint_version_);
+    // A log that begins later changes a state that is not there.
+    const bool fits = server.info.log_begin() <= checkpoint_version_;
+    return std::max(fits ? server.info.log_version() : 0, checkpoint_version_);
   }
   // A step is committed once it is complete everywhere: a living server lacks one commit at most.
   return state + 1;
@@ -134,6 +136,25 @@ bool Scheduler::AllHaveRecovered() const {
                      [this](const MemberState& server) { return HasRecovered(server); });
 }
 
+bool Scheduler::Reaches(const MemberState& server, Millis now) {
+  if (ReachOf(server) >= version_) {
+    return true;
+  }
+  Fail(3,
+       "server " + std::to_string(server.info.index()) +
+           " was restarted, and its push log and the last checkpoint reach version " +
+           std::to_string(ReachOf(server)) + " of " + std::to_string(version_) +
+           ": start the job again with --resume",
+       now);
+  return false;
+}
+
+void Scheduler::OnServerReturnedEarly(const MemberState& server, Millis now) {
+  if (!plan_->durable() || Reaches(server, now)) {
+    NoteRecovery(server);
+  }
+}
+
 void Scheduler::OnServerReturned(const MemberState& server, const std::string& old_address,
                                  Millis now) {
   const std::string who = "server " + std::to_string(server.info.index());
@@ -143,12 +164,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
          now);
     return;
   }
-  if (ReachOf(server) < version_) {
-    Fail(3,
-         who + " was restarted, and its push log and the last checkpoint reach version " +
-             std::to_string(ReachOf(server)) + " of " + std::to_string(version_) +
-             ": start the job again with --resume",
-         now);
+  if (!Reaches(server, now)) {
     return;
   }
   ++totals_.server_deaths;

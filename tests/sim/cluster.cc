@@ -69,7 +69,7 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
   options_.manifest_before_data = options.manifest_before_data;
   options_.models = &models_;
   checker_.log_reach = [this](std::uint32_t shard) {
-    return std::max(NewestVersion(server_logs_[shard]), models_.NewestCheckpoint());
+    return std::max(VersionsOf(server_logs_[shard]).newest, models_.NewestCheckpoint());
   };
   StartScheduler();
   servers_.resize(scenario.servers);

@@ -125,14 +125,24 @@ std::uint64_t SimLog::bytes() const {
 
 // --- a server's push log -------------------------------------------------------------------------
 
-std::uint64_t NewestVersion(const SimLog& log) {
-  std::uint64_t newest = 0;
+LogVersions VersionsOf(const SimLog& log) {
+  LogVersions versions;
+  std::uint64_t version = 0;
+  bool is_first = true;
   for (const SimLog::Segment& segment : log.segments()) {
     for (const LogRecord& record : segment.records) {
-      newest = std::max(newest, ReachOf(record));
+      const auto kind = static_cast<PushRecordKind>(record.kind);
+      if (std::exchange(is_first, false)) {
+        versions.begin = version = segment.name;
+      }
+      if (VersionOf(record) != version + (kind == PushRecordKind::kBegin ? 0 : 1)) {
+        return versions;  // A gap.
+      }
+      version = kind == PushRecordKind::kCommit ? VersionOf(record) : version;
+      versions.newest = std::max(versions.newest, ReachOf(record));
     }
   }
-  return newest;
+  return versions;
 }
 
 Status ReplayPushLog(const proto::Recover& recover, SimLog* log, Shard* shard) {

@@ -65,8 +65,11 @@ class SimLog {
 
 // --- a server's push log -------------------------------------------------------------------------
 
-// The newest version that it can make, given the scheduler's commits; 0: none.
-std::uint64_t NewestVersion(const SimLog& log);
+struct LogVersions {
+  std::uint64_t begin = 0;
+  std::uint64_t newest = 0;  // That it can make, given the scheduler's commits; 0: none.
+};
+LogVersions VersionsOf(const SimLog& log);
 Status ReplayPushLog(const proto::Recover& recover, SimLog* log, Shard* shard);
 void AppendPushRecord(const PushRecord& record, bool sync, SimLog* log);
 

@@ -163,7 +163,8 @@ ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::u
                            ShardPeer(index), this)) {
   if (log_ != nullptr) {
     log_->Reopen();
-    shard_.SetLogVersion(NewestVersion(*log_));
+    const LogVersions versions = VersionsOf(*log_);
+    shard_.SetLogVersions(versions.begin, versions.newest);
   }
 }
 
