@@ -86,6 +86,10 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
            "the job has no " + proto::Role_Name(info.role()) + " of index " + index);
     return;
   }
+  if (change == Membership::Change::kFormer) {
+    Refuse(peer, info.incarnation(), 3, "another program has taken this member's place");
+    return;
+  }
   const bool replaced = started_ && change == Membership::Change::kReplaced;
   if (is_server && change != Membership::Change::kNone && !started_ && chosen_) {
     OnServerReturnedEarly(membership_.servers()[info.index()], now);

@@ -199,23 +199,27 @@ SimCommitLog::SimCommitLog(SimLog* log, std::uint64_t checkpoint, bool sync)
     : log_(log), checkpoint_(checkpoint), sync_(sync) {
   log_->Reopen();
   std::optional<SimLog::Position> end;
+  bool gap = false;
   const auto& segments = log_->segments();
   for (std::size_t s = 0; s < segments.size(); ++s) {
     for (std::size_t r = 0; r < segments[s].records.size(); ++r) {
       const LogRecord& record = segments[s].records[r];
-      end = SimLog::Position{s, r + 1};
       if (record.kind == kStart) {
         std::uint32_t start = 0;
         CHECK(ByteReader(record.payload.data(), record.payload.size()).Get(&start));
         former_starts_ = std::max(former_starts_, start);
-        continue;
+      } else {
+        const auto step = Parsed<proto::CommittedStep>(record.payload);
+        const std::uint64_t next =
+            steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
+        gap = gap || step.state().version() > next;
+        if (!gap && step.state().version() == next) {
+          steps_.push_back(step);
+          begins_.push_back({s, r});
+        }
       }
-      const auto step = Parsed<proto::CommittedStep>(record.payload);
-      const std::uint64_t next =
-          steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
-      if (step.state().version() == next) {
-        steps_.push_back(step);
-        begins_.push_back({s, r});
+      if (!gap) {
+        end = SimLog::Position{s, r + 1};
       }
     }
   }
