@@ -63,21 +63,25 @@ Status CommitLog::Remove(const std::string& run_dir) {
 
 Status CommitLog::Survey() {
   std::optional<RecordLog::Position> end;
+  bool gap = false;  // As a power cut may leave one: what lies behind is of no use.
   ASSIGN_OR_RETURN(const std::string why, log_->Scan(0, [&](const RecordLog::Record& record) {
-    end = record.end;
     const auto size = static_cast<int>(record.payload.size());
+    proto::CommittedStep step;
     if (record.kind == kStart) {
       ByteReader reader(record.payload.data(), record.payload.size());
       std::uint32_t start = 0;
       former_starts_ = reader.Get(&start) ? std::max(former_starts_, start) : former_starts_;
-      return OkStatus();
+    } else if (record.kind == kStep && step.ParseFromArray(record.payload.data(), size)) {
+      const std::uint64_t next =
+          steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
+      gap = gap || step.state().version() > next;
+      if (!gap && step.state().version() == next) {
+        steps_.push_back(std::move(step));
+        begins_.push_back(record.begin);
+      }
     }
-    proto::CommittedStep step;
-    const std::uint64_t next = steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
-    if (record.kind == kStep && step.ParseFromArray(record.payload.data(), size) &&
-        step.state().version() == next) {
-      steps_.push_back(std::move(step));
-      begins_.push_back(record.begin);
+    if (!gap) {
+      end = record.end;
     }
     return OkStatus();
   }));
@@ -87,15 +91,16 @@ Status CommitLog::Survey() {
   return AppendStart();
 }
 
+// On the disk in any case: were it lost, another scheduler would give the same epochs again.
 Status CommitLog::AppendStart() {
   if (!log_->end().has_value()) {
-    RETURN_IF_ERROR(log_->BeginSegment(checkpoint_, sync_));
+    RETURN_IF_ERROR(log_->BeginSegment(checkpoint_, true));
   }
   const std::uint32_t start = former_starts_ + 1;
   const Bytes pieces[] = {
       Bytes::Copy({reinterpret_cast<const std::uint8_t*>(&start), sizeof(start)})};
   RETURN_IF_ERROR(log_->Append(kStart, pieces));
-  return sync_ ? log_->Sync() : OkStatus();
+  return log_->Sync();
 }
 
 std::vector<proto::CommittedStep> CommitLog::TakeSteps() { return std::exchange(steps_, {}); }
@@ -117,7 +122,7 @@ Status CommitLog::AppendStep(const proto::CommittedStep& step) {
     RETURN_IF_ERROR(log_->Sync());
   }
   if (step.commit().checkpoint() && log_->segments().back() < step.state().version()) {
-    RETURN_IF_ERROR(log_->BeginSegment(step.state().version(), sync_));
+    RETURN_IF_ERROR(log_->BeginSegment(step.state().version(), true));
     return AppendStart();
   }
   return OkStatus();

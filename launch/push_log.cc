@@ -48,6 +48,23 @@ std::uint64_t VersionOf(const RecordLog::Record& record) {
   return 0;
 }
 
+// The newest version that it makes, given the scheduler's commits: one more where an evaluation
+// follows, for which a shard needs no parts.
+std::uint64_t ReachOf(const RecordLog::Record& record) {
+  const auto size = static_cast<int>(record.payload.size());
+  proto::LogBegin begin;
+  proto::Commit commit;
+  proto::Phase next;
+  if (KindOf(record) == PushRecordKind::kBegin &&
+      begin.ParseFromArray(record.payload.data(), size)) {
+    next = begin.phase();
+  } else if (KindOf(record) == PushRecordKind::kCommit &&
+             commit.ParseFromArray(record.payload.data(), size)) {
+    next = commit.next();
+  }
+  return VersionOf(record) + (next.kind() == proto::Phase::EVALUATE ? 1 : 0);
+}
+
 }  // namespace
 
 PushLog::PushLog(const JobPlan& plan, const NodeOptions& options, std::unique_ptr<RecordLog> log)
@@ -66,6 +83,9 @@ StatusOr<std::unique_ptr<PushLog>> PushLog::Open(const JobPlan& plan, const Node
 
 Status PushLog::Survey() {
   bool other = false;
+  bool is_first = true;
+  bool gap = false;
+  std::uint64_t version = 0;  // That the records so far make, without the scheduler's commits.
   ASSIGN_OR_RETURN(ends_early_, log_->Scan(0, [&](const RecordLog::Record& record) {
     if (KindOf(record) == PushRecordKind::kBegin) {
       proto::LogBegin begin;
@@ -74,13 +94,22 @@ Status PushLog::Survey() {
       other = other || !parsed || begin.shards() != plan_.shards() ||
               begin.job_hash() != TrainingHash(plan_.job);
     }
-    newest_version_ = std::max(newest_version_, VersionOf(record));
+    const bool is_begin = KindOf(record) == PushRecordKind::kBegin;
+    if (std::exchange(is_first, false) && is_begin) {
+      first_version_ = version = VersionOf(record);
+    }
+    gap = gap || VersionOf(record) != version + (is_begin ? 0 : 1);
+    if (gap) {
+      return OkStatus();
+    }
+    version = KindOf(record) == PushRecordKind::kCommit ? VersionOf(record) : version;
+    newest_version_ = std::max(newest_version_, ReachOf(record));
     return OkStatus();
   }));
   if (other) {
     LOG(WARNING) << who_ << ": the push log is of another number of servers, or another job: it "
                  << "is not used";
-    newest_version_ = 0;
+    first_version_ = newest_version_ = 0;
     RETURN_IF_ERROR(log_->Clear());
   }
   LOG_IF(INFO, !ends_early_.empty()) << who_ << ": the push log ends early: " << ends_early_;

@@ -29,7 +29,9 @@ class PushLog {
   // Null: checkpoint.durability is NONE.  A log of another job or cluster size is emptied.
   static StatusOr<std::unique_ptr<PushLog>> Open(const JobPlan& plan, const NodeOptions& options);
 
-  // The newest version that it can make, given the scheduler's commits; 0: none.
+  // The version that it begins with, and the newest that it can make, given the scheduler's commits
+  // (0: none).  What lies behind a gap, as a power cut may leave one, does not count.
+  std::uint64_t first_version() const { return first_version_; }
   std::uint64_t newest_version() const { return newest_version_; }
 
   // Hands the shard, which holds recover.checkpoint(), the records behind it, and calls `settle`
@@ -51,6 +53,7 @@ class PushLog {
   const JobPlan& plan_;
   const std::string who_;  // For messages.
   const std::unique_ptr<RecordLog> log_;
+  std::uint64_t first_version_ = 0;
   std::uint64_t newest_version_ = 0;
   std::string ends_early_;          // Where and why the log that was found ends.
   std::vector<PushRecord> queue_;   // Not written yet.

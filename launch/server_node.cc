@@ -212,7 +212,9 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   if (!log.ok()) {
     return GiveUp(options, log.status(), 1);
   }
-  shard.SetLogVersion(*log != nullptr ? (*log)->newest_version() : 0);
+  if (*log != nullptr) {
+    shard.SetLogVersions((*log)->first_version(), (*log)->newest_version());
+  }
   StatusOr<std::unique_ptr<ColdTier>> cold =
       ColdTier::Open(*plan, shard, options, [&endpoint] { endpoint.Wake(); });
   if (!cold.ok()) {

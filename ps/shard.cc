@@ -187,6 +187,10 @@ void Shard::OnPush(const std::string& peer, const Bytes& frame) {
   }
   const std::int32_t staleness = plan_->job.train().staleness();
   if (staleness >= 0 && header.step > version_ + 1 + static_cast<std::uint64_t>(staleness)) {
+    if (plan_->durable()) {
+      ++counters_.push_dropped;
+      return;  // This shard came back, and does not know the last commit yet: it is said again.
+    }
     ++counters_.push_refused;
     Reply(peer, header, FrameType::kError, ReplyCode::kBadRequest,
           "a push further ahead than the staleness bound");

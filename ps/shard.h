@@ -50,7 +50,7 @@ struct ShardOptions {
 };
 
 // pull_keys = keys asked for; push_applied + push_void + push_duplicate + push_refused +
-// push_dropped = pushes received, but for those that wait.
+// push_dropped = pushes received, or found in the push log, but for those that wait.
 struct ShardCounters {
   std::uint64_t pulls = 0;
   std::uint64_t pull_keys = 0;
@@ -88,9 +88,7 @@ class Shard {
   // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to those
   // of recover.version() (what is behind is not committed, and is pushed again), and calls
   // OnRecovered; an error fails the job.
-  std::optional<proto::Recover> TakeRecoverRequest() {
-    return std::exchange(recover_request_, std::nullopt);
-  }
+  std::optional<proto::Recover> TakeRecoverRequest();
   ShardState& restored_state() { return state_; }
   // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
   // on their way to disk are there.
@@ -107,9 +105,12 @@ class Shard {
     bool sync = false;
   };
   LogRequest TakeLogRequest() { return std::exchange(log_request_, {}); }
-  // What the runtime knows of the log: the newest version that it can make, for Register; the bytes
-  // of its newest segment, and whether it can be written.
-  void SetLogVersion(std::uint64_t version) { log_version_ = version; }
+  // What the runtime knows of the log: the version that it begins with and the newest that it can
+  // make, for Register; the bytes of its newest segment, and whether it can be written.
+  void SetLogVersions(std::uint64_t begin, std::uint64_t newest) {
+    log_begin_ = begin;
+    log_version_ = newest;
+  }
   void SetLogUsage(std::uint64_t bytes, bool failing);
   std::uint64_t log_bytes() const { return log_bytes_; }
   bool log_failing() const { return log_failing_; }
@@ -219,7 +220,7 @@ class Shard {
     return log_failing_ && plan_->job.checkpoint().on_log_error() == proto::Checkpoint::PAUSE;
   }
   void LogBegin();
-  void LogStep();
+  void LogComplete();
   void UseDenseSum();
   void SplitDenseSum();  // Each part has its own again.
   void LogCommit(const proto::Commit& commit);
@@ -290,6 +291,7 @@ class Shard {
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
   std::optional<proto::Recover> recover_request_;
+  proto::Recover recovers_;  // That was taken.
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;
@@ -301,6 +303,7 @@ class Shard {
   std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
   Bytes dense_sum_;  // Of the step that was logged; its parts' own are in their frames alone.
   bool replaying_ = false;
+  std::uint64_t log_begin_ = 0;
   std::uint64_t log_version_ = 0;
   std::uint64_t log_bytes_ = 0;
   bool log_failing_ = false;

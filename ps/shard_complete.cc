@@ -104,9 +104,7 @@ void Shard::MaybeComplete() {
     return;
   }
   complete_ = std::move(complete);
-  if (phase_.kind() == proto::Phase::TRAIN) {
-    LogStep();
-  }
+  LogComplete();
   ReleaseAcknowledgements();
   SendComplete();
 }

@@ -33,9 +33,13 @@ void Shard::LogBegin() {
                                   .pieces = {BytesOf(begin.SerializeAsString())}});
 }
 
-void Shard::LogStep() {
+void Shard::LogComplete() {
   if (!logs()) {
     return;
+  }
+  log_request_.sync = plan_->job.checkpoint().durability() == proto::Checkpoint::SYNC;
+  if (phase_.kind() != proto::Phase::TRAIN) {
+    return;  // What was committed before must not be lost any more: it is complete by that.
   }
   LoggedStep step{.step = version_ + 1, .phase = phase_.number(), .parts = {}};
   std::vector<const PushBody*> bodies;
@@ -52,7 +56,6 @@ void Shard::LogStep() {
   }
   dense_sum_ = state_.SumOfDense(bodies);
   log_request_.records.push_back(MakeStepRecord(step, state_.dense_extent(), dense_sum_));
-  log_request_.sync = plan_->job.checkpoint().durability() == proto::Checkpoint::SYNC;
   UseDenseSum();
 }
 
@@ -102,9 +105,15 @@ void Shard::ReleaseAcknowledgements() {
   }
 }
 
+std::optional<proto::Recover> Shard::TakeRecoverRequest() {
+  if (recover_request_.has_value()) {
+    recovers_ = *recover_request_;
+  }
+  return std::exchange(recover_request_, std::nullopt);
+}
+
 Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
   replaying_ = true;
-  save_request_.reset();
   (void)outbox_.Take();
   const auto size = static_cast<int>(payload.size());
   switch (kind) {
@@ -117,6 +126,7 @@ Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
       }
       if (phase_.number() == 0) {
         StartPhase(begin.phase());
+        MaybeComplete();
       }
       return OkStatus();
     }
@@ -144,6 +154,8 @@ Status Shard::ReplayStep(const Bytes& payload) {
     return DataLoss("the push log has step " + std::to_string(step.step) + " at version " +
                     std::to_string(version_));
   }
+  counters_.pushes -= pending_parts();  // The step is there again, with more void parts.
+  counters_.pushes += plan_->ranks();
   pending_.clear();
   pending_bytes_ = 0;
   for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {
@@ -168,6 +180,11 @@ Status Shard::ReplayStep(const Bytes& payload) {
 void Shard::OnRecovered(const Status& status) {
   replaying_ = false;
   (void)outbox_.Take();
+  // What commits of the log asked for was written, but for what the scheduler still waits for.
+  save_request_.reset();
+  if (status.ok() && version_ == recovers_.version() && !recovers_.save().empty()) {
+    save_request_ = recovers_.save();
+  }
   if (!status.ok()) {
     ReportFailure("server " + std::to_string(options_.shard) +
                   " could not recover: " + status.message());
@@ -187,6 +204,7 @@ void Shard::SetLogUsage(std::uint64_t bytes, bool failing) {
 
 proto::Register Shard::Registration() const {
   proto::Register registration = options_.registration;
+  registration.set_log_begin(log_begin_);
   registration.set_log_version(log_version_);
   if (phase_.number() != 0) {
     registration.set_state_version(version_);

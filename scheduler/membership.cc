@@ -1,6 +1,7 @@
 #include "scheduler/membership.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace plexus {
 
@@ -41,6 +42,9 @@ Membership::Change Membership::OnRegister(const std::string& peer, const proto::
   if (member == nullptr) {
     return Change::kUnknownMember;
   }
+  if (member->former.contains(info.incarnation())) {
+    return Change::kFormer;
+  }
   const bool came = !member->peer.empty();
   const bool same = came && member->info.incarnation() == info.incarnation();
   if (same && member->alive) {
@@ -52,8 +56,17 @@ Membership::Change Membership::OnRegister(const std::string& peer, const proto::
     Orphan(info.index(), now);
   }
   const bool replaced = came && (member->alive || info.role() == proto::SERVER);
-  *member = MemberState{
-      .info = info, .peer = peer, .alive = true, .left = false, .heard = now, .last = {}};
+  std::set<std::uint64_t> former = std::move(member->former);
+  if (came && !same) {
+    former.insert(member->info.incarnation());
+  }
+  *member = MemberState{.info = info,
+                        .peer = peer,
+                        .alive = true,
+                        .left = false,
+                        .heard = now,
+                        .last = {},
+                        .former = std::move(former)};
   return replaced ? Change::kReplaced : Change::kJoined;
 }
 
@@ -79,7 +92,17 @@ bool Membership::OnHeartbeat(const std::string& peer, const proto::Heartbeat& he
   member->last = heartbeat;
   member->last.set_fence(fence);
   member->left = member->left || heartbeat.leaving();
+  NoteFence();
   return true;
+}
+
+// A server that comes back knows no fence at first, which takes no rank from its carrier.
+void Membership::NoteFence() {
+  std::uint64_t fence = fence_;
+  for (const MemberState& server : servers_) {
+    fence = std::min(fence, server.last.fence());
+  }
+  known_fence_ = std::max(known_fence_, fence);
 }
 
 std::vector<Membership::Lost> Membership::Expire(Millis now, bool saving) {
@@ -173,13 +196,9 @@ bool Membership::everyone_left() const {
 }
 
 std::vector<proto::Carrier> Membership::CarriedBy(std::uint32_t index) const {
-  std::uint64_t known_fence = fence_;  // To every server.
-  for (const MemberState& server : servers_) {
-    known_fence = std::min(known_fence, server.last.fence());
-  }
   std::vector<proto::Carrier> carried;
   for (std::uint32_t r = 0; r < ranks_.size(); ++r) {
-    if (ranks_[r].carrier == index && ranks_[r].fence <= known_fence) {
+    if (ranks_[r].carrier == index && ranks_[r].fence <= known_fence_) {
       proto::Carrier carrier;
       carrier.set_rank(r);
       carrier.set_epoch(epochs_[r]);

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct MemberState {
   bool left = false;
   Millis heard = 0;
   proto::Heartbeat last;
+  std::set<std::uint64_t> former;  // Incarnations that had its place.
 };
 
 class Membership {
@@ -36,7 +38,8 @@ class Membership {
              std::uint32_t former_starts = 0, bool servers_return = false);
 
   // What a Register changed.  kReplaced: a server's rows are gone, or a worker died unnoticed.
-  enum class Change { kNone, kJoined, kReplaced, kUnknownMember };
+  // kFormer: a late word of a program that was replaced since.
+  enum class Change { kNone, kJoined, kReplaced, kUnknownMember, kFormer };
   Change OnRegister(const std::string& peer, const proto::Register& info, Millis now);
   // Never heard of, in this scheduler's life.
   bool IsUnknown(proto::Role role, std::uint32_t index);
@@ -72,6 +75,7 @@ class Membership {
  private:
   MemberState* Find(proto::Role role, std::uint32_t index);
   void Orphan(std::uint32_t worker, Millis now);
+  void NoteFence();
 
   struct Rank {
     std::optional<std::uint32_t> carrier;   // Worker index.
@@ -87,6 +91,7 @@ class Membership {
   const Millis lease_ms_;
   const bool servers_return_;
   std::uint64_t fence_;
+  std::uint64_t known_fence_ = 0;  // To every server, at some time: its carriers may have begun.
 };
 
 }  // namespace plexus

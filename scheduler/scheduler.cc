@@ -22,7 +22,7 @@ Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions optio
       membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
                   options.lease_ms, options.former_starts, plan_->durable()),
       planner_(plan_->job),
-      chosen_(!options_.resume.has_value() && options_.committed.empty()) {
+      chosen_(!plan_->durable() && !options_.resume.has_value()) {
   if (options_.resume.has_value()) {
     checkpoint_version_ = options_.resume->version();
     complete_checkpoints_.push_back(checkpoint_version_);
@@ -57,13 +57,13 @@ void Scheduler::OnMessage(const std::string& peer, const Bytes& frame, Millis no
       OnHeartbeat(peer, control->heartbeat(), now);
       break;
     case proto::Control::kComplete:
-      OnComplete(control->complete(), now);
+      OnComplete(peer, control->complete(), now);
       break;
     case proto::Control::kEvaluation:
       OnEvaluation(control->evaluation(), now);
       break;
     case proto::Control::kSaved:
-      OnSaved(control->saved(), now);
+      OnSaved(peer, control->saved(), now);
       break;
     default:
       ++refused_;
@@ -86,9 +86,13 @@ void Scheduler::OnRegister(const std::string& peer, const proto::Register& info,
            "the job has no " + proto::Role_Name(info.role()) + " of index " + index);
     return;
   }
+  if (change == Membership::Change::kFormer) {
+    Refuse(peer, info.incarnation(), 3, "another program has taken this member's place");
+    return;
+  }
   const bool replaced = started_ && change == Membership::Change::kReplaced;
   if (is_server && change != Membership::Change::kNone && !started_ && chosen_) {
-    NoteRecovery(membership_.servers()[info.index()]);
+    OnServerReturnedEarly(membership_.servers()[info.index()], now);
   }
   if (replaced && is_server) {
     OnServerReturned(membership_.servers()[info.index()], old_address, now);
@@ -173,8 +177,8 @@ void Scheduler::UpdateCarriers(Millis now) {
   }
 }
 
-void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
-  if (!started_ || complete.shard() >= plan_->shards()) {
+void Scheduler::OnComplete(const std::string& peer, const proto::Complete& complete, Millis now) {
+  if (!started_ || !IsServer(peer, complete.shard())) {
     ++refused_;
     return;
   }
@@ -184,7 +188,7 @@ void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
     // The shard has not heard of the last commit.
     if (last_commit_.has_value() && complete.step() <= version_) {
       proto::Control control;
-      *control.mutable_commit() = *last_commit_;
+      *control.mutable_commit() = LastCommit();
       outbox_.Send(membership_.servers()[complete.shard()].peer, ControlFrame(control));
     }
     return;
@@ -195,7 +199,8 @@ void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
 }
 
 void Scheduler::OnEvaluation(const proto::EvaluationReport& report, Millis now) {
-  if (phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
+  // A report that comes before the start is of a version that the job may go back from.
+  if (!started_ || phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
       report.rank() >= plan_->ranks()) {
     return;
   }
@@ -349,9 +354,9 @@ float Scheduler::DenseScale() const {
   return ClipScale(total, clip);
 }
 
-void Scheduler::OnSaved(const proto::Saved& saved, Millis now) {
+void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
   NoteNondeterministic(saved.nondeterministic());
-  if (saved.shard() >= plan_->shards() || saving_.empty() || saved.version() != version_) {
+  if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
     return;
   }
   if (!saved.error().empty()) {
@@ -564,6 +569,9 @@ void Scheduler::SendView(const MemberState& member) {
     if (NeedsRecovery(member)) {
       view.mutable_recover()->set_checkpoint(checkpoint_version_);
       view.mutable_recover()->set_version(version_);
+      if (last_commit_.has_value() && !saving_.empty()) {
+        view.mutable_recover()->set_save(last_commit_->save());
+      }
     }
   }
   if (started_) {
@@ -573,7 +581,7 @@ void Scheduler::SendView(const MemberState& member) {
         view.add_carrier_epochs(epoch);
       }
       if (last_commit_.has_value()) {
-        *view.mutable_last_commit() = *last_commit_;
+        *view.mutable_last_commit() = LastCommit();
       }
     } else {
       for (const proto::Carrier& carrier : membership_.CarriedBy(member.info.index())) {

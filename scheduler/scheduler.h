@@ -128,9 +128,13 @@ class Scheduler {
  private:
   void OnRegister(const std::string& peer, const proto::Register& info, Millis now);
   void OnHeartbeat(const std::string& peer, const proto::Heartbeat& heartbeat, Millis now);
-  void OnComplete(const proto::Complete& complete, Millis now);
+  void OnComplete(const std::string& peer, const proto::Complete& complete, Millis now);
   void OnEvaluation(const proto::EvaluationReport& report, Millis now);
-  void OnSaved(const proto::Saved& saved, Millis now);
+  void OnSaved(const std::string& peer, const proto::Saved& saved, Millis now);
+  // What a server said that was replaced since holds no more.
+  bool IsServer(const std::string& peer, std::uint32_t index) const;
+  // As the shards that did not hear of it are told.
+  proto::Commit LastCommit() const;
   void NoteNondeterministic(const std::string& why);
 
   // Whose parts of the step some shard saw to be not finite.
@@ -156,6 +160,10 @@ class Scheduler {
   // It came without a state: until it says that it has one.
   void NoteRecovery(const MemberState& server);
   void OnServerReturned(const MemberState& server, const std::string& old_address, Millis now);
+  // Before the start.
+  void OnServerReturnedEarly(const MemberState& server, Millis now);
+  // Fails the job if it cannot make version_.
+  bool Reaches(const MemberState& server, Millis now);
   void OnServerLost(const std::string& silence, Millis now);
   void SendRegisterAgain(const std::string& peer, std::uint64_t incarnation);
   void AddCommitted(const proto::Commit& commit);

@@ -55,10 +55,24 @@ void Scheduler::ResumeAt(std::uint64_t version) {
   }
 }
 
+bool Scheduler::IsServer(const std::string& peer, std::uint32_t index) const {
+  return index < plan_->shards() && membership_.servers()[index].peer == peer;
+}
+
+proto::Commit Scheduler::LastCommit() const {
+  proto::Commit commit = *last_commit_;
+  if (saving_.empty()) {
+    commit.clear_save();  // It is written; its files are not to be touched again.
+  }
+  return commit;
+}
+
 std::uint64_t Scheduler::ReachOf(const MemberState& server) const {
   const std::uint64_t state = server.info.state_version();
-  if (state == 0) {
-    return std::max(server.info.log_version(), checkpoint_version_);
+  if (!server.info.has_state_version()) {
+    // A log that begins later changes a state that is not there.
+    const bool fits = server.info.log_begin() <= checkpoint_version_;
+    return std::max(fits ? server.info.log_version() : 0, checkpoint_version_);
   }
   // A step is committed once it is complete everywhere: a living server lacks one commit at most.
   return state + 1;
@@ -93,7 +107,9 @@ void Scheduler::ChooseVersion(Millis now) {
   for (const MemberState& server : membership_.servers()) {
     NoteRecovery(server);
   }
-  AddEvent(SchedulerEvent::Kind::kResumed).step = version_;
+  if (version_ > 0 || !options_.committed.empty()) {
+    AddEvent(SchedulerEvent::Kind::kResumed).step = version_;
+  }
   SendViews();
 }
 
@@ -102,7 +118,7 @@ bool Scheduler::NeedsRecovery(const MemberState& server) const {
 }
 
 void Scheduler::NoteRecovery(const MemberState& server) {
-  if (version_ > 0 && server.info.state_version() == 0) {
+  if (version_ > 0 && !server.info.has_state_version()) {
     recovering_.insert(server.info.index());
   }
 }
@@ -121,6 +137,25 @@ bool Scheduler::AllHaveRecovered() const {
                      [this](const MemberState& server) { return HasRecovered(server); });
 }
 
+bool Scheduler::Reaches(const MemberState& server, Millis now) {
+  if (ReachOf(server) >= version_) {
+    return true;
+  }
+  Fail(3,
+       "server " + std::to_string(server.info.index()) +
+           " was restarted, and its push log and the last checkpoint reach version " +
+           std::to_string(ReachOf(server)) + " of " + std::to_string(version_) +
+           ": start the job again with --resume",
+       now);
+  return false;
+}
+
+void Scheduler::OnServerReturnedEarly(const MemberState& server, Millis now) {
+  if (!plan_->durable() || Reaches(server, now)) {
+    NoteRecovery(server);
+  }
+}
+
 void Scheduler::OnServerReturned(const MemberState& server, const std::string& old_address,
                                  Millis now) {
   const std::string who = "server " + std::to_string(server.info.index());
@@ -130,18 +165,14 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
          now);
     return;
   }
-  if (ReachOf(server) < version_) {
-    Fail(3,
-         who + " was restarted, and its push log and the last checkpoint reach version " +
-             std::to_string(ReachOf(server)) + " of " + std::to_string(version_) +
-             ": start the job again with --resume",
-         now);
+  if (!Reaches(server, now)) {
     return;
   }
   ++totals_.server_deaths;
   ++generation_;
   NoteRecovery(server);
   completes_.erase(server.info.index());  // It says so again, if it still is.
+  saved_.erase(server.info.index());
   SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kServerLost);
   event.text = who + " was restarted" +
                (old_address == server.info.data_address() ? "" : " in another place") +
@@ -150,7 +181,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
 }
 
 void Scheduler::OnServerLost(const std::string& silence, Millis now) {
-  if (!plan_->durable() || !started_) {
+  if (!plan_->durable()) {
     Fail(3, silence + ": its rows at version " + std::to_string(version_) + " are lost", now);
     return;
   }

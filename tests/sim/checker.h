@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -21,14 +22,23 @@ namespace plexus::sim {
 class Checker final : public Observer {
  public:
   Checker(std::shared_ptr<const JobPlan> plan, const SimData& data);
-  // REQUIRES: before the first event; one a shard.
-  void SetShards(std::vector<const Shard*> shards) { shards_ = std::move(shards); }
+  // A server's program has begun, or (null) is gone.
+  void SetShard(std::uint32_t index, const Shard* shard);
+  // A scheduler after the first has begun.
+  void OnSchedulerReturned() { resuming_ = true; }
+  // Power was cut where not everything is synced: the job may go back.
+  void AllowLoss() { loss_allowed_ = true; }
+  // A scheduler has not begun its phase yet.
+  bool resuming() const { return resuming_; }
+  // What a shard's log reaches that has no state at the moment.
+  std::function<std::uint64_t(std::uint32_t shard)> log_reach;
 
   void BeforeShard(const Shard& shard, std::uint32_t index, const Delivery& delivery) override;
   void AfterShard(const Shard& shard, std::uint32_t index, const Delivery& delivery,
                   std::span<const Envelope> sent) override;
   void OnCarrier(const proto::Carrier& carrier, std::uint64_t incarnation) override;
   void AfterScheduler(const Scheduler& scheduler, std::span<const SchedulerEvent> events) override;
+  void OnRecovered(const Shard& shard, std::uint32_t index) override;
 
   // What must hold of a job that came to its end.
   void CheckEnd(const Scheduler& scheduler);
@@ -36,8 +46,8 @@ class Checker final : public Observer {
   void Fail(const std::string& what);
   // The first failure; empty: none.
   const std::string& failure() const { return failure_; }
-  // Of the shards together.
-  Digest128 digest() const;
+  // Of the final model.
+  Digest128 digest() const { return saved_; }
 
  private:
   struct PartRow {
@@ -57,10 +67,19 @@ class Checker final : public Observer {
     proto::Phase phase_before;
     std::map<StepRank, Part> waiting;
     std::set<StepRank> taken;
-    std::map<std::uint32_t, std::uint32_t> epochs;  // Of each rank's carrier: the newest heard of.
+    // Of each rank's carrier: the newest heard of, in this life of the shard, and in any.
+    std::map<std::uint32_t, std::uint32_t> epochs;
+    std::map<std::uint32_t, std::uint32_t> epochs_ever;
     std::uint64_t samples = 0;
     RowMap rows;
     std::unordered_map<std::string, Bytes> pulls;  // By peer and sequence.
+    // Durable jobs: what was taken in any life, and what each version was.
+    struct Version {
+      std::uint64_t samples = 0;
+      RowMap rows;
+    };
+    std::map<StepRank, Part> parts;
+    std::map<std::uint64_t, Version> versions;
   };
 
   void HearEpochs(const FrameHeader& header, const Bytes& frame, Twin* twin);
@@ -73,6 +92,11 @@ class Checker final : public Observer {
   void CheckReply(const Shard& shard, std::uint32_t index, const Envelope& reply);
   void CheckStaleness(const Shard& shard, std::uint32_t index, const FrameHeader& header);
   void CheckCommit(const Scheduler& scheduler);
+  void CheckShardHas(std::uint64_t step, std::uint32_t index);
+  // checker_recovery.cc
+  void RememberVersion(std::uint64_t version, Twin* twin);
+  void OnResumed(const Scheduler& scheduler);
+  void CheckRows(const ExpectedRun& expected);
   void CheckEvaluations(const ExpectedRun& expected);
 
   const std::shared_ptr<const JobPlan> plan_;
@@ -82,8 +106,14 @@ class Checker final : public Observer {
   std::string failure_;
   std::uint64_t committed_ = 0;
   proto::Phase phase_;  // The scheduler's.
-  std::vector<std::pair<proto::Phase::DataSet, std::uint64_t>> evaluations_;
+  struct Evaluated {
+    std::uint64_t version = 0;
+    std::pair<proto::Phase::DataSet, std::uint64_t> counted;
+  };
+  std::vector<Evaluated> evaluations_;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> carriers_;  // (rank, epoch).
+  bool resuming_ = false;
+  bool loss_allowed_ = false;
   Digest128 saved_;  // Of the final model, as the shards told it.
 };
 

@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "launch/plan.h"
+#include "scheduler/phase_planner.h"
 
 namespace plexus::sim {
 namespace {
 
 constexpr std::uint64_t kClusterStream = 0x636c7573746572;
+constexpr std::uint64_t kDiskStream = 0x636c6469736b;
 // A job is over in this time after its last fault, whatever the network loses.
 constexpr Micros kPatienceMicros = 300'000'000;
 // A small job takes some ten thousand events; more than this and it runs in circles.
@@ -42,7 +44,11 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
       data_(plan_, scenario.data),
       random_(scenario.seed, kClusterStream),
       checker_(plan_, data_),
-      world_(scenario.seed, scenario.network) {
+      world_(scenario.seed, scenario.network),
+      no_dedup_after_restart_(options.no_dedup_after_restart),
+      server_logs_(scenario.servers),
+      server_lives_(scenario.servers, 0),
+      disk_random_(scenario.seed, kDiskStream) {
   options_.plan = plan_;
   options_.open_source = [this](std::uint32_t rank, const proto::Phase& phase,
                                 std::uint64_t skip) -> StatusOr<std::unique_ptr<BatchSource>> {
@@ -59,17 +65,22 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
   options_.save_us_max = scenario.save_us_max;
   options_.apply_duplicates = options.apply_twice;
   options_.commit_early = options.commit_before_complete;
-  scheduler_ = std::make_unique<SchedulerProcess>(world_, options_);
-  std::vector<const Shard*> shards;
+  options_.ack_before_log = options.ack_before_log;
+  options_.manifest_before_data = options.manifest_before_data;
+  options_.models = &models_;
+  checker_.log_reach = [this](std::uint32_t shard) {
+    return std::max(VersionsOf(server_logs_[shard]).newest, models_.NewestCheckpoint());
+  };
+  StartScheduler();
+  servers_.resize(scenario.servers);
   for (std::uint32_t server = 0; server < scenario.servers; ++server) {
-    servers_.push_back(std::make_unique<ServerProcess>(world_, options_, server, DrawClock()));
-    shards.push_back(&servers_.back()->shard());
+    StartServer(server);
   }
-  checker_.SetShards(std::move(shards));
   places_.resize(scenario.workers, nullptr);
   for (std::uint32_t worker = 0; worker < scenario.workers; ++worker) {
     StartWorker(worker);
   }
+  world_.on_act = [this](ProcessId process) { OnAct(process); };
   world_.on_send = [this](ProcessId from, const Bytes&) { OnWorkerSends(from); };
   if (options.trace) {
     world_.on_arrive = [this](const std::string& to, const Delivery& delivery) {
@@ -117,7 +128,7 @@ void Cluster::LoseWorker(std::uint32_t index, Micros back_us) {
   }
   Extend(world_.now_us() + back_us);
   world_.At(world_.now_us() + back_us, [this, index] {
-    if (places_[index] == nullptr && !scheduler_->scheduler().stop().has_value()) {
+    if (places_[index] == nullptr && !Stopped()) {
       StartWorker(index);
     }
   });
@@ -146,8 +157,8 @@ void Cluster::OnWorkerSends(ProcessId from) {
   }
   ++worker_messages_;
   if (scenario_.interrupt_after_messages > 0 &&
-      worker_messages_ >= scenario_.interrupt_after_messages &&
-      scheduler_->scheduler().phase().number() > 0) {
+      worker_messages_ >= scenario_.interrupt_after_messages && scheduler_ != nullptr &&
+      !checker_.resuming() && scheduler_->scheduler().phase().number() > 0) {
     scheduler_->scheduler().RequestStop(world_.now_us() / 1000);
   }
   if (next_fault_ >= scenario_.faults.size() ||
@@ -162,7 +173,9 @@ void Cluster::Strike(const Fault& fault, WorkerProcess* worker) {
   const ProcessId process = worker->process();
   const bool in_place = places_[index] == worker;
   // Everybody has to come once, and somebody has to be left: the first place is taken again.
-  const bool needed = index == 0 || scheduler_->scheduler().phase().number() == 0;
+  // A scheduler that returns waits for all.
+  const bool needed = index == 0 || !scenario_.disk_faults.empty() || scheduler_ == nullptr || checker_.resuming() ||
+                      scheduler_->scheduler().phase().number() == 0;
   const Micros back_us = fault.back_us < 0 && needed ? 1'000'000 : fault.back_us;
   const Micros until_us = world_.now_us() + fault.length_us;
   Extend(world_.now_us());
@@ -202,10 +215,17 @@ void Cluster::Strike(const Fault& fault, WorkerProcess* worker) {
 
 std::string Cluster::States() {
   std::ostringstream text;
+  if (scheduler_ == nullptr) {
+    return "\n  no scheduler";
+  }
   text << "\n  scheduler: version " << scheduler_->scheduler().version() << ", phase "
        << scheduler_->scheduler().phase().ShortDebugString() << "; "
        << scheduler_->scheduler().WaitReport();
   for (std::size_t s = 0; s < servers_.size(); ++s) {
+    if (servers_[s] == nullptr) {
+      text << "\n  shard " << s << ": gone";
+      continue;
+    }
     const Shard& shard = servers_[s]->shard();
     text << "\n  shard " << s << ": version " << shard.version() << ", phase "
          << shard.phase().number() << ", " << shard.pending_parts() << " parts, " << shard.parked()
@@ -225,7 +245,7 @@ std::string Cluster::States() {
 }
 
 RunResult Cluster::Run() {
-  while (!scheduler_->Done() && checker_.failure().empty()) {
+  while (!Ended() && checker_.failure().empty()) {
     if (!world_.Step()) {
       checker_.Fail("nothing happens any more" + States());
     } else if (world_.now_us() > faults_end_us_ + kPatienceMicros) {
@@ -238,11 +258,16 @@ RunResult Cluster::Run() {
   }
   if (checker_.failure().empty()) {
     checker_.CheckEnd(scheduler_->scheduler());
+    if (scenario_.durable() && !models_.IsComplete(kFinalModel)) {
+      checker_.Fail("the final model is not complete");
+    }
   }
   result_.failure = checker_.failure();
   result_.digest = checker_.digest();
-  result_.inexact = scheduler_->scheduler().totals().inexact;
-  result_.interrupted = scheduler_->scheduler().totals().interrupted;
+  if (scheduler_ != nullptr) {
+    result_.inexact = scheduler_->scheduler().totals().inexact;
+    result_.interrupted = scheduler_->scheduler().totals().interrupted;
+  }
   result_.traffic = world_.traffic();
   result_.events = world_.events();
   result_.simulated_seconds = static_cast<double>(world_.now_us()) * 1e-6;

@@ -1,5 +1,6 @@
 // cluster_sim: runs the cluster simulator over one seed or many; docs/simulation.md.
 #include <cstdio>
+#include <map>
 #include <string>
 
 #include <gflags/gflags.h>
@@ -11,7 +12,9 @@
 
 DEFINE_uint64(seed, 0, "first seed; 0: from 1");
 DEFINE_uint64(seeds, 0, "how many seeds; 0: one if --seed is given, else 200");
-DEFINE_string(canary, "", "plant a bug: apply_twice or commit_before_complete");
+DEFINE_string(canary, "",
+              "plant a bug: apply_twice, commit_before_complete, ack_before_log, "
+              "no_dedup_after_restart or manifest_before_data");
 DEFINE_bool(verbose, false, "say what each seed is and came to");
 DEFINE_bool(trace, false, "print each message that arrives");
 DEFINE_bool(count, false, "count messages and bytes a step instead, and print JSON");
@@ -65,6 +68,11 @@ void Add(const RunResult& one, RunResult* sum) {
   sum->kills += one.kills;
   sum->suspensions += one.suspensions;
   sum->cuts += one.cuts;
+  sum->server_kills += one.server_kills;
+  sum->scheduler_kills += one.scheduler_kills;
+  sum->power_cuts += one.power_cuts;
+  sum->server_suspensions += one.server_suspensions;
+  sum->restarts += one.restarts;
   sum->simulated_seconds += one.simulated_seconds;
   sum->traffic.sent += one.traffic.sent;
   sum->traffic.dropped += one.traffic.dropped;
@@ -100,10 +108,13 @@ int RunSeeds(std::uint64_t first, std::uint64_t count, const ClusterOptions& opt
       "%llu seeds from %llu: all well\n"
       "  %llu events; %llu messages: %llu dropped, %llu duplicated, %llu late, %llu cut off, %llu "
       "to or from programs that were gone\n"
-      "  %llu workers killed, %llu suspended, %llu cuts; %.0f simulated s in %.1f s\n",
+      "  %llu workers killed, %llu suspended, %llu cuts; %llu servers and %llu schedulers killed, "
+      "%llu suspended, %llu power cuts, %llu times all was started again; %.0f simulated s in %.1f "
+      "s\n",
       n(count), n(first), n(sum.events), n(t.sent), n(t.dropped), n(t.duplicated), n(t.late),
       n(t.cut), n(t.unroutable), n(sum.kills), n(sum.suspensions), n(sum.cuts),
-      sum.simulated_seconds, SteadySeconds() - began);
+      n(sum.server_kills), n(sum.scheduler_kills), n(sum.server_suspensions), n(sum.power_cuts),
+      n(sum.restarts), sum.simulated_seconds, SteadySeconds() - began);
   return 0;
 }
 
@@ -120,12 +131,23 @@ int Main() {
   }
   ClusterOptions options;
   options.trace = FLAGS_trace;
-  options.apply_twice = FLAGS_canary == "apply_twice";
-  options.commit_before_complete = FLAGS_canary == "commit_before_complete";
-  if (!FLAGS_canary.empty() && !options.apply_twice && !options.commit_before_complete) {
-    std::fprintf(stderr, "cluster_sim: no canary %s: apply_twice or commit_before_complete\n",
-                 FLAGS_canary.c_str());
-    return 2;
+  const std::map<std::string, bool*> canaries = {
+      {"apply_twice", &options.apply_twice},
+      {"commit_before_complete", &options.commit_before_complete},
+      {"ack_before_log", &options.ack_before_log},
+      {"no_dedup_after_restart", &options.no_dedup_after_restart},
+      {"manifest_before_data", &options.manifest_before_data}};
+  if (!FLAGS_canary.empty()) {
+    const auto canary = canaries.find(FLAGS_canary);
+    if (canary == canaries.end()) {
+      std::fprintf(stderr, "cluster_sim: no canary %s; there are:", FLAGS_canary.c_str());
+      for (const auto& [name, unused] : canaries) {
+        std::fprintf(stderr, " %s", name.c_str());
+      }
+      std::fprintf(stderr, "\n");
+      return 2;
+    }
+    *canary->second = true;
   }
   const std::uint64_t count = FLAGS_seeds != 0 ? FLAGS_seeds : FLAGS_seed != 0 ? 1 : 200;
   return RunSeeds(FLAGS_seed != 0 ? FLAGS_seed : 1, count, options);

@@ -205,7 +205,7 @@ int CountMessages(const CountShape& shape) {
   SchedulerProcess scheduler(world, options);
   std::vector<std::unique_ptr<ServerProcess>> servers;
   for (std::uint32_t server = 0; server < shape.servers; ++server) {
-    servers.push_back(std::make_unique<ServerProcess>(world, options, server, 0));
+    servers.push_back(std::make_unique<ServerProcess>(world, options, server, Life()));
   }
   std::vector<std::unique_ptr<WorkerProcess>> workers;
   for (std::uint32_t worker = 0; worker < shape.workers; ++worker) {

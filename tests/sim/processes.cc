@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <sstream>
 #include <utility>
 
 namespace plexus::sim {
@@ -12,12 +13,30 @@ constexpr std::uint64_t kServerStream = 0x736572766572;
 constexpr std::uint64_t kRankStream = 0x72616e6b;
 constexpr std::uint64_t kJobHash = 1;
 
-SchedulerOptions OptionsOf(const ProcessOptions& options) {
+SchedulerOptions OptionsOf(const ProcessOptions& options, SimCommitLog* log) {
   SchedulerOptions scheduler;
   scheduler.job_hash = kJobHash;
   scheduler.lease_ms = options.plan->job.cluster().lease_ms();
   scheduler.commit_early = options.commit_early;
+  if (log != nullptr) {
+    scheduler.committed = log->TakeSteps();
+    scheduler.former_starts = log->former_starts();
+    if (const std::uint64_t checkpoint = options.models->NewestCheckpoint(); checkpoint > 0) {
+      scheduler.resume = options.models->StateOf(checkpoint);
+    }
+  }
   return scheduler;
+}
+
+bool IsSynced(const ProcessOptions& options) {
+  return options.plan->job.checkpoint().durability() == proto::Checkpoint::SYNC;
+}
+
+std::optional<SimCommitLog> OpenCommitLog(const ProcessOptions& options, SimLog* log) {
+  if (log == nullptr) {
+    return std::nullopt;
+  }
+  return SimCommitLog(log, options.models->NewestCheckpoint(), IsSynced(options));
 }
 
 proto::Register Registration(proto::Role role, std::uint32_t index, std::uint64_t incarnation) {
@@ -33,13 +52,13 @@ proto::Register Registration(proto::Role role, std::uint32_t index, std::uint64_
 }
 
 ShardOptions OptionsOf(const ProcessOptions& options, std::uint32_t index,
-                       const proto::Register& registration) {
+                       const proto::Register& registration, const Life& life) {
   ShardOptions shard;
   shard.shard = index;
   shard.registration = registration;
   shard.heartbeat_ms = options.heartbeat_ms;
   shard.resend_ms = options.resend_ms;
-  shard.apply_duplicates = options.apply_duplicates;
+  shard.apply_duplicates = options.apply_duplicates || life.apply_duplicates;
   return shard;
 }
 
@@ -54,20 +73,60 @@ RankDeps DepsOf(const ProcessOptions& options) {
 
 // --- scheduler ---------------------------------------------------------------------------------
 
-SchedulerProcess::SchedulerProcess(World& world, const ProcessOptions& options)
+SchedulerProcess::SchedulerProcess(World& world, const ProcessOptions& options, const Life& life)
     : world_(world),
       options_(options),
-      scheduler_(options.plan, OptionsOf(options)),
-      endpoint_(world.Open(world.StartProcess(kSchedulerPlace, 0), kSchedulerPeer, kSchedulerPeer,
-                           this)) {}
+      log_(OpenCommitLog(options, life.log)),
+      scheduler_(options.plan, OptionsOf(options, log_.has_value() ? &*log_ : nullptr)),
+      process_(world.StartProcess(kSchedulerPlace, life.clock_offset)),
+      endpoint_(world.Open(process_,
+                           kSchedulerPeer + std::string("#") + std::to_string(life.incarnation),
+                           kSchedulerPeer, this)) {}
+
+bool SchedulerProcess::Keep(const SchedulerEvent& event) {
+  switch (event.kind) {
+    case SchedulerEvent::Kind::kCommitted:
+      if (!world_.Act(process_)) {
+        return false;
+      }
+      log_->Append(event.committed);
+      if (options_.manifest_before_data && event.committed.has_checkpoint()) {
+        options_.models->WriteManifest(kCheckpoint, event.committed.state().version(),
+                                       options_.plan->job.checkpoint().keep(),
+                                       event.committed.checkpoint());
+      }
+      return true;
+    case SchedulerEvent::Kind::kResumed:
+      log_->ResumeAt(event.step);
+      return true;
+    case SchedulerEvent::Kind::kSaved:
+      if (!world_.Act(process_)) {
+        return false;
+      }
+      options_.models->WriteManifest(event.text, event.step,
+                                     options_.plan->job.checkpoint().keep(), event.state);
+      log_->KeepFrom(scheduler_.log_kept_from());
+      return true;
+    default:
+      return true;
+  }
+}
 
 void SchedulerProcess::Flush() {
+  const std::vector<Envelope> envelopes = scheduler_.outbox().Take();
   const std::vector<SchedulerEvent> events = scheduler_.TakeEvents();
+  for (const SchedulerEvent& event : events) {
+    if (log_.has_value() && !Keep(event)) {
+      return;
+    }
+  }
   if (options_.observer != nullptr) {
     options_.observer->AfterScheduler(scheduler_, events);
   }
-  for (const Envelope& envelope : scheduler_.outbox().Take()) {
-    (void)world_.Send(endpoint_, envelope);
+  for (const Envelope& envelope : envelopes) {
+    if (!world_.Send(endpoint_, envelope)) {
+      return;
+    }
   }
 }
 
@@ -75,10 +134,13 @@ Rest SchedulerProcess::Run(std::vector<Delivery> inbox, Millis now) {
   for (const Delivery& delivery : inbox) {
     scheduler_.OnMessage(delivery.peer, delivery.frame, now);
     Flush();
+    if (!world_.IsAlive(process_)) {
+      return {};
+    }
   }
   scheduler_.OnTimer(now);
   Flush();
-  if (scheduler_.Done(now)) {
+  if (world_.IsAlive(process_) && scheduler_.Done(now)) {
     done_ = true;
     world_.Close(endpoint_);
   }
@@ -88,56 +150,141 @@ Rest SchedulerProcess::Run(std::vector<Delivery> inbox, Millis now) {
 // --- server ------------------------------------------------------------------------------------
 
 ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
-                             Millis clock_offset)
+                             const Life& life)
     : world_(world),
       options_(options),
       index_(index),
-      random_(options.seed, kServerStream + index),
-      process_(world.StartProcess(ServerPlace(index), clock_offset)),
-      registration_(Registration(proto::SERVER, index, 1000 + index)),
-      shard_(options.plan, OptionsOf(options, index, registration_)),
-      endpoint_(world.Open(process_, ShardPeer(index) + "#1", ShardPeer(index), this)) {}
+      random_(options.seed, kServerStream + index + ((life.incarnation - 1) << 8)),
+      process_(world.StartProcess(ServerPlace(index), life.clock_offset)),
+      registration_(Registration(proto::SERVER, index, 1000 * life.incarnation + index)),
+      log_(life.log),
+      shard_(options.plan, OptionsOf(options, index, registration_, life)),
+      endpoint_(world.Open(process_, ShardPeer(index) + "#" + std::to_string(life.incarnation),
+                           ShardPeer(index), this)) {
+  if (log_ != nullptr) {
+    log_->Reopen();
+    const LogVersions versions = VersionsOf(*log_);
+    shard_.SetLogVersions(versions.begin, versions.newest);
+  }
+}
 
-// False while a model is being written: what would be sent waits.
+// False while a model is being written or read: what would be sent waits.
 bool ServerProcess::Flush() {
   if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
     being_saved_.emplace().set_name(*save);
     return false;
   }
-  for (const Envelope& envelope : shard_.outbox().Take()) {
-    (void)world_.Send(endpoint_, envelope);
+  if (std::optional<proto::Recover> recover = shard_.TakeRecoverRequest()) {
+    being_recovered_ = std::move(recover);
+    return false;
+  }
+  const std::vector<Envelope> envelopes = shard_.outbox().Take();
+  if (options_.ack_before_log) {
+    Send(envelopes);
+    WriteLog();
+  } else {
+    WriteLog();
+    Send(envelopes);
   }
   return true;
 }
 
-Rest ServerProcess::Run(std::vector<Delivery> inbox, Millis now) {
-  if (being_saved_.has_value()) {
-    shard_.OnSaved(*std::exchange(being_saved_, std::nullopt));
-    (void)Flush();
+void ServerProcess::Send(const std::vector<Envelope>& envelopes) {
+  for (const Envelope& envelope : envelopes) {
+    if (!world_.Send(endpoint_, envelope)) {
+      return;
+    }
   }
+}
+
+void ServerProcess::WriteLog() {
+  if (log_ == nullptr) {
+    return;
+  }
+  const Shard::LogRequest request = shard_.TakeLogRequest();
+  for (const PushRecord& record : request.records) {
+    if (!world_.Act(process_)) {
+      return;
+    }
+    AppendPushRecord(record, IsSynced(options_), log_);
+  }
+  if (request.sync && world_.Act(process_)) {
+    log_->Sync();
+  }
+  if (!request.records.empty() && world_.IsAlive(process_)) {
+    log_->DropBefore(shard_.log_kept_from());
+    shard_.SetLogUsage(log_->bytes(), false);
+  }
+}
+
+void ServerProcess::Save() {
+  std::stringstream names(being_saved_->name());
+  for (std::string name; std::getline(names, name, ',') && options_.models != nullptr;) {
+    if (!world_.Act(process_)) {
+      return;
+    }
+    options_.models->WritePart(name, shard_.version(), index_, shard_.state());
+  }
+  shard_.OnSaved(*std::exchange(being_saved_, std::nullopt));
+}
+
+void ServerProcess::Recover() {
+  const proto::Recover recover = *std::exchange(being_recovered_, std::nullopt);
+  Status status = OkStatus();
+  if (recover.checkpoint() > 0) {
+    status = options_.models->Restore(recover.checkpoint(), options_.plan->shards(), &shard_);
+  }
+  if (status.ok()) {
+    shard_.OnRestored(recover.checkpoint());
+    status = ReplayPushLog(recover, log_, &shard_);
+  }
+  shard_.OnRecovered(status);
+  if (options_.observer != nullptr && status.ok()) {
+    options_.observer->OnRecovered(shard_, index_);
+  }
+}
+
+Rest ServerProcess::Run(std::vector<Delivery> inbox, Millis now) {
   std::vector<Delivery> work = std::exchange(backlog_, {});
   std::move(inbox.begin(), inbox.end(), std::back_inserter(work));
-  for (std::size_t i = 0; i < work.size(); ++i) {
+  std::size_t done = 0;
+  const auto rest = [&]() -> Rest {  // The disk is busy.
+    backlog_.assign(work.begin() + static_cast<std::ptrdiff_t>(done), work.end());
+    return {.pause_us = random_.Between(1, options_.save_us_max), .busy = true};
+  };
+  if (being_saved_.has_value()) {
+    Save();
+  }
+  if (being_recovered_.has_value()) {
+    Recover();
+  }
+  if (world_.IsAlive(process_) && !Flush()) {
+    return rest();
+  }
+  while (done < work.size() && world_.IsAlive(process_)) {
+    const Delivery& delivery = work[done++];
     if (options_.observer != nullptr) {
-      options_.observer->BeforeShard(shard_, index_, work[i]);
+      options_.observer->BeforeShard(shard_, index_, delivery);
     }
-    shard_.OnMessage(work[i].peer, work[i].frame, now);
+    shard_.OnMessage(delivery.peer, delivery.frame, now);
     if (options_.observer != nullptr) {
       // The outbox is looked at, not changed.
       const std::vector<Envelope> sent = shard_.outbox().Take();
-      options_.observer->AfterShard(shard_, index_, work[i], sent);
+      options_.observer->AfterShard(shard_, index_, delivery, sent);
       for (const Envelope& envelope : sent) {
         shard_.outbox().Send(envelope.peer, envelope.frame);
       }
     }
     if (!Flush()) {
-      backlog_.assign(work.begin() + static_cast<std::ptrdiff_t>(i) + 1, work.end());
-      return {.pause_us = random_.Between(1, options_.save_us_max), .busy = true};
+      return rest();
     }
+  }
+  if (!world_.IsAlive(process_)) {
+    return {};
   }
   shard_.OnTimer(now);
   (void)Flush();
-  if (shard_.stop().has_value()) {
+  if (shard_.stop().has_value() && world_.IsAlive(process_)) {
     Leave();
   }
   return {.pause_us = options_.timer_ms * 1000};
@@ -217,6 +364,9 @@ Rest RankProcess::Run(std::vector<Delivery> inbox, Millis now) {
     world_.Close(endpoint_);
     return {};
   }
+  if (std::exchange(returned_, false)) {
+    trainer_.OnServerReturned(now);
+  }
   trainer_.OnTimer(now);
   if (!Flush()) {
     return {};
@@ -240,7 +390,8 @@ WorkerProcess::WorkerProcess(World& world, const ProcessOptions& options, std::u
 
 Millis WorkerProcess::SilenceMax() const {
   const Millis lease = options_.plan->job.cluster().lease_ms();
-  return registered_ ? 2 * lease : std::max<Millis>(2 * lease, 60000);
+  const bool returns = options_.plan->durable();  // The scheduler may be restarted.
+  return registered_ && !returns ? 2 * lease : std::max<Millis>(2 * lease, 60000);
 }
 
 Rest WorkerProcess::Run(std::vector<Delivery> inbox, Millis now) {
@@ -310,7 +461,11 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
     return;
   }
   const proto::View& view = control->view();
-  registered_ = true;
+  registered_ = !view.register_again();
+  if (view.register_again()) {
+    next_hello_ = 0;
+    return;
+  }
   if (view.has_stop()) {
     stop_ = view.stop();
     return;
@@ -336,6 +491,11 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
       const std::string identity =
           "w" + std::to_string(incarnation_) + "." + std::to_string(++threads_);
       ranks_[rank] = std::make_unique<RankProcess>(world_, options_, process_, identity, carrier);
+    }
+  }
+  if (std::exchange(generation_, view.generation()) != view.generation()) {
+    for (auto& [rank, thread] : ranks_) {
+      thread->OnServerReturned();
     }
   }
 }

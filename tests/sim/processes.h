@@ -15,6 +15,7 @@
 
 #include "ps/shard.h"
 #include "scheduler/scheduler.h"
+#include "tests/sim/disk.h"
 #include "tests/sim/world.h"
 #include "worker/rank_trainer.h"
 
@@ -37,7 +38,10 @@ class Observer {
                           std::span<const Envelope>) {}
   // A worker program begins to compute a rank.
   virtual void OnCarrier(const proto::Carrier&, std::uint64_t /*incarnation*/) {}
+  // A commit is on disk by now, as far as it will be.
   virtual void AfterScheduler(const Scheduler&, std::span<const SchedulerEvent>) {}
+  // The shard has made a state from a checkpoint and its log, or could not.
+  virtual void OnRecovered(const Shard&, std::uint32_t /*shard*/) {}
 };
 
 struct ProcessOptions {
@@ -53,22 +57,38 @@ struct ProcessOptions {
   Millis timer_ms = 50;
   Micros compute_us_max = 1000;  // Of one thing that a rank does.
   Micros save_us_max = 100000;
+  SavedModels* models = nullptr;  // Null: none are kept.
   bool apply_duplicates = false;
   bool commit_early = false;
+  bool ack_before_log = false;
+  bool manifest_before_data = false;
+};
+
+// What distinguishes the programs that have one place one after the other.
+struct Life {
+  std::uint64_t incarnation = 1;
+  SimLog* log = nullptr;  // Of the place; null: durability NONE.
+  Millis clock_offset = 0;
+  bool apply_duplicates = false;
 };
 
 class SchedulerProcess final : public Actor {
  public:
-  SchedulerProcess(World& world, const ProcessOptions& options);
+  SchedulerProcess(World& world, const ProcessOptions& options, const Life& life = {});
   Rest Run(std::vector<Delivery> inbox, Millis now) override;
   Scheduler& scheduler() { return scheduler_; }
+  ProcessId process() const { return process_; }
   bool Done() const { return done_; }
 
  private:
   void Flush();
+  // Carries an event to disk; false: this process is gone.
+  bool Keep(const SchedulerEvent& event);
   World& world_;
   const ProcessOptions& options_;
+  std::optional<SimCommitLog> log_;
   Scheduler scheduler_;
+  ProcessId process_;
   EndpointId endpoint_;
   bool done_ = false;
 };
@@ -76,12 +96,19 @@ class SchedulerProcess final : public Actor {
 class ServerProcess final : public Actor {
  public:
   ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
-                Millis clock_offset);
+                const Life& life);
   Rest Run(std::vector<Delivery> inbox, Millis now) override;
   const Shard& shard() const { return shard_; }
+  ProcessId process() const { return process_; }
+  // It has a state that it may answer from.
+  bool Serves() const { return shard_.phase().number() != 0 && !being_recovered_.has_value(); }
 
  private:
   bool Flush();
+  void Send(const std::vector<Envelope>& envelopes);
+  void WriteLog();
+  void Save();
+  void Recover();
   void Leave();
   World& world_;
   const ProcessOptions& options_;
@@ -89,10 +116,12 @@ class ServerProcess final : public Actor {
   SimRandom random_;
   ProcessId process_;
   proto::Register registration_;
+  SimLog* const log_;
   Shard shard_;
   EndpointId endpoint_;
-  std::vector<Delivery> backlog_;  // Came while a model was written.
+  std::vector<Delivery> backlog_;  // Came while a model was written or read.
   std::optional<proto::Saved> being_saved_;
+  std::optional<proto::Recover> being_recovered_;
 };
 
 // One rank's thread.
@@ -105,6 +134,7 @@ class RankProcess final : public Actor {
   std::uint32_t epoch() const { return epoch_; }
   const RankTrainer& trainer() const { return trainer_; }
   std::string failure() const;
+  void OnServerReturned() { returned_ = true; }
 
  private:
   bool Flush();
@@ -117,6 +147,7 @@ class RankProcess final : public Actor {
   SimRandom random_;
   RankTrainer trainer_;
   EndpointId endpoint_;
+  bool returned_ = false;  // A server did.
 };
 
 // A worker program: its agent, and a thread a rank.
@@ -152,6 +183,7 @@ class WorkerProcess final : public Actor {
   Millis next_hello_ = 0;
   bool registered_ = false;
   std::uint64_t fence_ = 0;
+  std::uint32_t generation_ = 0;
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::optional<int> exit_code_;

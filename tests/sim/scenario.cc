@@ -14,7 +14,10 @@ namespace plexus::sim {
 namespace {
 
 constexpr std::uint64_t kScenarioStream = 0x7363656e6172696f;
+constexpr std::uint64_t kDiskStream = 0x6469736b;
 constexpr Micros kMillisecond = 1000;
+// Messages and records to one that a worker sends, about.
+constexpr std::uint64_t kActsPerMessage = 4;
 
 std::uint32_t Draw(SimRandom& random, std::uint32_t low, std::uint32_t high) {
   return static_cast<std::uint32_t>(random.Between(low, high));
@@ -131,6 +134,42 @@ void DrawFaults(SimRandom& random, std::uint64_t messages, Scenario* s) {
             [](const Fault& a, const Fault& b) { return a.after_messages < b.after_messages; });
 }
 
+DiskFault DrawDiskFault(SimRandom& random, const Scenario& s, std::uint64_t acts) {
+  DiskFault fault;
+  fault.after_acts = random.Below(acts);
+  const std::uint64_t kind = random.Below(10);
+  fault.kind = kind < 6   ? DiskFault::Kind::kKill
+               : kind < 8 ? DiskFault::Kind::kPower
+                          : DiskFault::Kind::kSuspend;
+  const std::uint64_t target = random.Below(10);
+  fault.target = target < 4   ? DiskFault::Target::kActor
+                 : target < 6 ? DiskFault::Target::kServer
+                 : target < 8 ? DiskFault::Target::kScheduler
+                              : DiskFault::Target::kAll;
+  fault.server = Draw(random, 0, s.servers - 1);
+  fault.back_us = random.Chance(0.7) ? random.Between(10, 1500) * kMillisecond
+                                     : random.Between(1, 2 * s.lease_ms) * kMillisecond;
+  fault.length_us = random.Between(1, 2 * s.lease_ms) * kMillisecond;
+  return fault;
+}
+
+void DrawDisk(std::uint64_t messages, Scenario* s) {
+  SimRandom random(s->seed, kDiskStream);
+  if (!s->bsp() || random.Chance(0.3)) {
+    return;
+  }
+  s->durability = random.Chance(0.5) ? proto::Checkpoint::SYNC : proto::Checkpoint::ASYNC;
+  s->checkpoint_every = random.Chance(0.6) ? Draw(random, 1, 4) : 0;
+  s->checkpoint_keep = Draw(random, 1, 2);
+  s->log_limit_bytes = random.Chance(0.2) ? Draw(random, 300, 3000) : 0;
+  for (std::uint64_t i = random.Below(6); i > 0; --i) {
+    s->disk_faults.push_back(
+        DrawDiskFault(random, *s, kActsPerMessage * messages + 60 * (1 + s->servers)));
+  }
+  std::sort(s->disk_faults.begin(), s->disk_faults.end(),
+            [](const DiskFault& a, const DiskFault& b) { return a.after_acts < b.after_acts; });
+}
+
 }  // namespace
 
 Scenario DrawScenario(std::uint64_t seed) {
@@ -151,6 +190,7 @@ Scenario DrawScenario(std::uint64_t seed) {
                         .slow = 0.1,
                         .slow_us_max = scenario.resend_ms * 1000 / kHarmlessLateness};
   }
+  DrawDisk(messages, &scenario);
   scenario.data.poison = random.Chance(0.25) ? 0.01 * static_cast<double>(random.Below(60)) : 0;
   return scenario;
 }
@@ -164,6 +204,9 @@ Scenario ReferenceOf(const Scenario& scenario) {
   reference.resend_ms = 1500;
   reference.save_us_max = 1000;
   reference.faults.clear();
+  reference.durability = proto::Checkpoint::NONE;
+  reference.checkpoint_every = 0;
+  reference.disk_faults.clear();
   reference.interrupt_after_messages = 0;
   return reference;
 }
@@ -195,6 +238,14 @@ JobPlan PlanOf(const Scenario& s) {
        << " early_stop_patience: " << (s.valid ? s.patience : 0) << " }\n";
   text << "cluster { servers: " << s.servers << " workers: " << s.workers
        << " buckets: " << s.buckets << " lease_ms: " << s.lease_ms << " }\n";
+  if (s.durable()) {
+    text << "checkpoint { durability: " << proto::Checkpoint::Durability_Name(s.durability)
+         << " every_steps: " << s.checkpoint_every << " keep: " << s.checkpoint_keep;
+    if (s.log_limit_bytes > 0) {
+      text << " log_limit: \"" << s.log_limit_bytes << "\"";
+    }
+    text << " }\n";
+  }
   StatusOr<proto::Job> job = ParseJob(text.str(), "scenario", {});
   CHECK(job.ok()) << job.status().message() << "\n" << text.str();
   StatusOr<JobPlan> plan = MakePlan(*job);
@@ -219,6 +270,16 @@ std::string Describe(const Scenario& s) {
   for (const Fault& fault : s.faults) {
     const char* const names[] = {"kill", "suspend", "replace", "cut"};
     text << " " << names[static_cast<int>(fault.kind)] << "@" << fault.after_messages;
+  }
+  if (s.durable()) {
+    text << "; " << proto::Checkpoint::Durability_Name(s.durability) << ", checkpoints every "
+         << s.checkpoint_every << " steps, " << s.checkpoint_keep << " kept; disk faults:";
+  }
+  for (const DiskFault& fault : s.disk_faults) {
+    const char* const names[] = {"kill", "power", "suspend"};
+    const char* const targets[] = {"actor", "server", "scheduler", "all"};
+    text << " " << names[static_cast<int>(fault.kind)] << ":"
+         << targets[static_cast<int>(fault.target)] << "@" << fault.after_acts;
   }
   if (s.data.poison > 0) {
     text << "; not finite " << s.data.poison;

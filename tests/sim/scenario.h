@@ -29,6 +29,28 @@ struct Fault {
   Cut cut;               // kCut.
 };
 
+// Of a durable job: strikes when the programs have done so many acts (messages sent, records
+// written): between a record and the messages that depend on it, as well as anywhere else.
+struct DiskFault {
+  enum class Kind {
+    kKill,     // A program ends at once; nothing that it wrote is lost.
+    kPower,    // The same, and what was not synced is lost.
+    kSuspend,  // It handles nothing for a while, shorter or longer than its lease.
+  };
+  enum class Target {
+    kActor,  // Who is about to act; of a worker, the server below.
+    kServer,
+    kScheduler,
+    kAll,  // Workers too.
+  };
+  Kind kind = Kind::kKill;
+  Target target = Target::kActor;
+  std::uint32_t server = 0;
+  std::uint64_t after_acts = 0;
+  Micros back_us = 0;    // kKill, kPower: until the place is taken again; kAll: at most.
+  Micros length_us = 0;  // kSuspend.
+};
+
 // A pull may wait for several commits of several messages each: those that are late by less than
 // this part of the time to ask again do not make it that late.
 inline constexpr Micros kHarmlessLateness = 40;
@@ -55,14 +77,20 @@ struct Scenario {
   Micros save_us_max = 100000;
   NetworkOptions network;
   std::vector<Fault> faults;
+  proto::Checkpoint::Durability durability = proto::Checkpoint::NONE;
+  std::uint32_t checkpoint_every = 0;
+  std::uint32_t checkpoint_keep = 1;
+  std::uint32_t log_limit_bytes = 0;  // 0: none.
+  std::vector<DiskFault> disk_faults;
   // The user interrupts the job when workers have sent so many messages; 0 = never.
   std::uint64_t interrupt_after_messages = 0;
 
   bool bsp() const { return staleness == 0; }
+  bool durable() const { return durability != proto::Checkpoint::NONE; }
   bool asp() const { return staleness < 0; }
   // Nothing is lost, doubled or so late that it is asked again, and nobody dies.
   bool calm() const {
-    return faults.empty() && network.drop == 0 && network.duplicate == 0 &&
+    return faults.empty() && disk_faults.empty() && network.drop == 0 && network.duplicate == 0 &&
            network.slow_us_max <= resend_ms * 1000 / kHarmlessLateness;
   }
 };

@@ -97,9 +97,16 @@ Micros World::DrawDelay() {
   return random_.Between(network_.delay_us_min, network_.delay_us_max);
 }
 
+bool World::Act(ProcessId process) {
+  if (processes_[process].alive && on_act) {
+    on_act(process);
+  }
+  return processes_[process].alive;
+}
+
 bool World::Send(EndpointId from, const Envelope& envelope) {
   const ProcessId process = endpoints_[from].process;
-  if (!processes_[process].alive) {
+  if (!Act(process)) {
     return false;
   }
   if (on_send) {

@@ -98,7 +98,12 @@ class World {
   // `name` is empty for an endpoint that only connects.  The actor first runs at once.
   EndpointId Open(ProcessId process, std::string identity, std::string name, Actor* actor);
   void Close(EndpointId endpoint);
-  // False: the sending process is gone (`on_send` may end or suspend it).
+  // A process is about to do something that others will see.  False: it is gone (`on_act` may end
+  // or suspend it).
+  bool Act(ProcessId process);
+  // Called before each act; sending is one.
+  std::function<void(ProcessId process)> on_act;
+  // False: the sending process is gone (`on_act` and `on_send` may end or suspend it).
   bool Send(EndpointId endpoint, const Envelope& envelope);
   // Called before each message is sent.
   std::function<void(ProcessId from, const Bytes& frame)> on_send;
