@@ -434,6 +434,7 @@ Status RunRecord::Finish() {
   json["rank_seconds"] = rank_seconds_.total().lived;
   json["bad_lines"] = bad_lines;
   json["worker_deaths"] = totals.worker_deaths;
+  json["server_deaths"] = totals.server_deaths;
   const bool by_rule =
       train.staleness() == 0 || (train.staleness() > 0 && train.deterministic() && !totals.inexact);
   json["deterministic"] = by_rule && totals.nondeterministic.empty();

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/checkpoints.h"
 #include "launch/commit_log.h"
 #include "launch/node.h"
@@ -61,13 +62,17 @@ bool Asked(const NodeOptions& options) {
 void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record, CommitLog* log,
            Scheduler& scheduler) {
   std::vector<Envelope> envelopes = scheduler.outbox().Take();
+  bool committed = false;
   for (const SchedulerEvent& event : scheduler.TakeEvents()) {
     if (log != nullptr && event.kind == SchedulerEvent::Kind::kCommitted) {
+      Failpoint("scheduler.committing");
       if (Status logged = log->Append(event.committed); !logged.ok()) {
         envelopes.clear();
         scheduler.Fail(3, logged.message(), SteadyMillis());
         break;
       }
+      committed = true;
+      Failpoint("scheduler.logged");
     }
     metrics.OnEvent(event, SteadySeconds());
     Status status = record.OnEvent(event);
@@ -85,6 +90,9 @@ void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record, 
     if (Status status = endpoint.Send(envelope); !status.ok()) {
       VLOG(1) << "scheduler: " << status.message();
     }
+  }
+  if (committed) {
+    Failpoint("scheduler.told");
   }
 }
 

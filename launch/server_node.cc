@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/cold_tier.h"
 #include "launch/heap_trimmer.h"
 #include "launch/node.h"
@@ -134,8 +135,18 @@ class Courier {
       RecoverModel(plan_, *recover, options_, cold_, log_, &shard_);
     }
     std::vector<Envelope> envelopes = shard_.outbox().Take();
+    const bool changed = std::exchange(version_, shard_.version()) != shard_.version();
+    if (changed) {
+      Failpoint("server.applied");
+    }
     if (log_ == nullptr || (log_->Write(shard_, SteadyMillis()) && waiting_.empty())) {
+      if (changed) {
+        Failpoint("server.logged");
+      }
       Send(envelopes);
+      if (changed) {
+        Failpoint("server.told");
+      }
       return;
     }
     // What is not in the log yet must not be said.
@@ -169,6 +180,7 @@ class Courier {
   PushLog* const log_;
   Shard& shard_;
   std::vector<Envelope> waiting_;  // For the log.
+  std::uint64_t version_ = 0;      // At the last look, for failpoints.
 };
 
 // Of the scheduler, before this server gives up: where it may be restarted, that takes a while.
@@ -222,6 +234,9 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
           const double now = SteadySeconds();
+          if (peer == kSchedulerPeer) {
+            Failpoint("server.before_commit");
+          }
           shard.OnMessage(peer, frame, static_cast<Millis>(now * 1e3));
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/node.h"
 #include "launch/plan.h"
 #include "launch/rank_seconds.h"
@@ -109,9 +110,11 @@ class RankThread {
     while (!stop.stop_requested()) {
       const bool progressed = trainer.Progress(SteadyMillis());
       for (const Envelope& envelope : trainer.outbox().Take()) {
+        Failpoint("rank.sending");
         if (Status sent = endpoint.Send(envelope); !sent.ok()) {
           VLOG(1) << "rank " << carrier_.rank() << ": " << sent.message();
         }
+        Failpoint("rank.sent");
       }
       const RankTrainer::State state = trainer.state();
       if (state == RankTrainer::State::kFailed) {

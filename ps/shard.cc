@@ -337,6 +337,7 @@ void Shard::OnView(const proto::View& view, Millis now) {
   }
   if (view.has_last_commit()) {
     OnCommit(view.last_commit(), now);
+    SaveAgain(view.last_commit());
   }
 }
 
@@ -363,6 +364,7 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
   ++counters_.commits;
   if (!commit.save().empty()) {
     save_request_ = commit.save();
+    save_asked_ = version_;
   }
   if (commit.has_next()) {
     StartPhase(commit.next());

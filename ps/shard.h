@@ -219,6 +219,8 @@ class Shard {
   void LogBegin();
   void LogStep();
   void LogCommit(const proto::Commit& commit);
+  // After a recovery: the scheduler says again what is to be saved, if it still is.
+  void SaveAgain(const proto::Commit& commit);
   void Acknowledge(const std::string& peer, const FrameHeader& header);
   void ReleaseAcknowledgements();
   Status ReplayStep(const Bytes& payload);
@@ -285,6 +287,7 @@ class Shard {
   std::optional<proto::Complete> complete_;  // Said until the commit comes.
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
+  std::uint64_t save_asked_ = 0;  // The version that was last asked to be saved, in this life.
   std::optional<proto::Recover> recover_request_;
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;

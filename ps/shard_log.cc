@@ -62,6 +62,14 @@ void Shard::LogCommit(const proto::Commit& commit) {
   }
 }
 
+void Shard::SaveAgain(const proto::Commit& commit) {
+  if (commit.step() == version_ && !commit.save().empty() && save_asked_ != version_ &&
+      !recover_request_.has_value()) {
+    save_asked_ = version_;
+    save_request_ = commit.save();
+  }
+}
+
 void Shard::Acknowledge(const std::string& peer, const FrameHeader& header) {
   const bool is_logged = header.step <= version_ || complete_.has_value();
   if (logs() && !is_logged) {
@@ -142,6 +150,8 @@ Status Shard::ReplayStep(const Bytes& payload) {
 
 void Shard::OnRecovered(const Status& status) {
   replaying_ = false;
+  save_request_.reset();  // Files that are whole must not be written again: see SaveAgain.
+  save_asked_ = 0;
   (void)outbox_.Take();
   if (!status.ok()) {
     ReportFailure("server " + std::to_string(options_.shard) +

@@ -184,7 +184,7 @@ void Scheduler::OnComplete(const proto::Complete& complete, Millis now) {
     // The shard has not heard of the last commit.
     if (last_commit_.has_value() && complete.step() <= version_) {
       proto::Control control;
-      *control.mutable_commit() = *last_commit_;
+      *control.mutable_commit() = LastCommit();
       outbox_.Send(membership_.servers()[complete.shard()].peer, ControlFrame(control));
     }
     return;
@@ -573,7 +573,7 @@ void Scheduler::SendView(const MemberState& member) {
         view.add_carrier_epochs(epoch);
       }
       if (last_commit_.has_value()) {
-        *view.mutable_last_commit() = *last_commit_;
+        *view.mutable_last_commit() = LastCommit();
       }
     } else {
       for (const proto::Carrier& carrier : membership_.CarriedBy(member.info.index())) {

@@ -150,6 +150,8 @@ class Scheduler {
   // Of what it said when it came.
   std::uint64_t ReachOf(const MemberState& server) const;
   // Has no state, and has to make one.
+  // As it is said again.  REQUIRES: there was one.
+  proto::Commit LastCommit() const;
   bool NeedsRecovery(const MemberState& server) const;
   bool HasRecovered(const MemberState& server) const;
   bool AllHaveRecovered() const;

@@ -96,6 +96,14 @@ void Scheduler::ChooseVersion(Millis now) {
   SendViews();
 }
 
+proto::Commit Scheduler::LastCommit() const {
+  proto::Commit commit = *last_commit_;
+  if (saving_.empty()) {
+    commit.clear_save();  // All have saved it: a server that recovers must not do it again.
+  }
+  return commit;
+}
+
 bool Scheduler::NeedsRecovery(const MemberState& server) const {
   return recovering_.contains(server.info.index());
 }
