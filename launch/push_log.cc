@@ -49,6 +49,22 @@ std::uint64_t VersionOf(const RecordLog::Record& record) {
   return 0;
 }
 
+// The newest version that a shard can make whose log ends with this record: an evaluation has no
+// parts that would have to be logged, so behind a commit that begins one its commit can follow.
+std::uint64_t ReachOf(const RecordLog::Record& record) {
+  const std::uint64_t version = VersionOf(record);
+  const Bytes& payload = record.payload;
+  const auto size = static_cast<int>(payload.size());
+  proto::Commit commit;
+  proto::LogBegin begin;
+  const bool evaluates =
+      (KindOf(record) == PushRecordKind::kCommit && commit.ParseFromArray(payload.data(), size) &&
+       commit.next().kind() == proto::Phase::EVALUATE) ||
+      (KindOf(record) == PushRecordKind::kBegin && begin.ParseFromArray(payload.data(), size) &&
+       begin.phase().kind() == proto::Phase::EVALUATE);
+  return version + (evaluates ? 1 : 0);
+}
+
 }  // namespace
 
 PushLog::PushLog(const JobPlan& plan, const NodeOptions& options, std::unique_ptr<RecordLog> log)
@@ -75,7 +91,7 @@ Status PushLog::Survey() {
       other = other || !parsed || begin.shards() != plan_.shards() ||
               begin.job_hash() != TrainingHash(plan_.job);
     }
-    newest_version_ = std::max(newest_version_, VersionOf(record));
+    newest_version_ = std::max(newest_version_, ReachOf(record));
     return OkStatus();
   }));
   if (other) {

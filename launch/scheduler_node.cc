@@ -106,7 +106,7 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  StatusOr<FileLock> lock = LockRun(options.run_dir, "scheduler", kFormerLifeMillis);
+  StatusOr<FileLock> lock = LockRun(options.run_dir, kSchedulerLock, kFormerLifeMillis);
   if (!lock.ok()) {
     LOG(ERROR) << "scheduler: " << lock.status().message();
     return 3;

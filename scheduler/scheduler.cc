@@ -522,7 +522,13 @@ std::string Scheduler::WaitReport() const {
       }
     }
   }
-  if (!started_ || phase_.kind() == proto::Phase::STOP) {
+  for (std::uint32_t shard = 0; started_ && !saving_.empty() && shard < plan_->shards(); ++shard) {
+    if (!saved_.contains(shard)) {
+      add("version " + std::to_string(version_) + " waits for server " + std::to_string(shard) +
+          " to write it");
+    }
+  }
+  if (!started_ || phase_.kind() == proto::Phase::STOP || !saving_.empty()) {
     return report;
   }
   for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {

@@ -19,6 +19,11 @@ OFTEN = {"server.before_commit": 120, "server.applied": 60, "server.logging": 10
 SELDOM = 3
 
 
+# Of memory, by the number of servers: some rows go to disk, and no emergency comes about.
+LIMITS = {1: "88MiB", 2: "62MiB", 3: "57MiB"}
+LIMIT_LOCAL = "9600KiB"
+
+
 @dataclasses.dataclass
 class Fault:
     """At `moment` (of the undisturbed job's seconds, since all processes run) or, if it is a failpoint, there."""
@@ -46,6 +51,15 @@ class Plan:
     sizes: list    # (servers, workers) of each life; the last one stays.
     faults: list   # Of the first life ...
     later: list    # ... and of those that go on, one list each; then there are none.
+    spills: bool = False     # Rows go to disk.
+    must_fire: bool = False  # Each failpoint.
+
+    def sets_of(self, servers):
+        """A limit holds for a server, and for one process with all that it needs anyway."""
+        if not self.spills:
+            return self.sets
+        limit = LIMIT_LOCAL if self.launcher == "local" else LIMITS[servers]
+        return {**self.sets, "cluster__memory_limit": limit}
 
     def may_end_restartable(self):
         """Whether exit code 3 is as declared: what died could not come back."""
@@ -55,7 +69,7 @@ class Plan:
         return False
 
     def describe(self):
-        return (f"{self.job.name} {self.launcher} {self.durability} {jobs.describe(self.sets)} "
+        return (f"{self.job.name} {self.launcher} {self.durability} {'spills ' if self.spills else ''}{jobs.describe(self.sets)} "
                 f"sizes {' '.join(f'{s}+{w}' for s, w in self.sizes)} faults "
                 f"[{' '.join(map(str, self.faults))}]" + "".join(f" then [{' '.join(map(str, f))}]" for f in self.later))
 
@@ -104,8 +118,10 @@ def _fault(draw, plan_launcher, every_steps, spills):
     return Fault(kind, moment)
 
 
-def _full_disk(draw):
-    return Fault("full_disk", draw.uniform(0.05, 0.4), seconds=draw.uniform(1.5, 3.0))
+def _full_disk(draw, on_log_error):
+    if on_log_error == "GO_ON":  # There is room again before the job ends and saves its model.
+        return Fault("full_disk", draw.uniform(0.05, 0.2), seconds=draw.uniform(0.1, 0.4))
+    return Fault("full_disk", draw.uniform(0.05, 0.4), seconds=draw.uniform(0.2, 3.0))
 
 
 def make(seed, *, durability=None, job=None, launcher=None):
@@ -124,20 +140,34 @@ def make(seed, *, durability=None, job=None, launcher=None):
             "checkpoint__every_steps": every, "checkpoint__keep": draw.choice([1, 2])}
     if durability in DURABLE and draw.random() < 0.2:
         sets["checkpoint__log_limit"] = draw.choice(["1MiB", "4MiB"])
-    spills = drawn_job.name.startswith("store") and draw.random() < 0.4
-    if spills:
-        sets["cluster__memory_limit"] = "9600KiB" if launcher == "local" else "64MiB"
+    spills = drawn_job.name.startswith("store" if launcher == "local" else "deepfm") and draw.random() < 0.4
     full_disk = durability in DURABLE and launcher == "supervised" and draw.random() < 0.08
     if full_disk:
         sets["checkpoint__every_steps"] = 0
         sets.pop("checkpoint__log_limit", None)
         sets["checkpoint__on_log_error"] = draw.choice(["PAUSE", "PAUSE", "GO_ON"])
+        drawn_job = next(j for j in jobs.JOBS if j.name == "long")
     sizes = [(draw.randint(1, 3), draw.randint(1, 4))]
     for _ in range(2):
         sizes.append(sizes[-1] if draw.random() < 0.6 else (draw.randint(1, 3), draw.randint(1, 4)))
-    faults = [_full_disk(draw)] if full_disk else [
+    faults = [_full_disk(draw, sets["checkpoint__on_log_error"])] if full_disk else [
         _fault(draw, launcher, every, spills) for _ in range(draw.randint(1, 4))]
     later = [[_fault(draw, launcher, every, spills) for _ in range(draw.randint(0, 2))] for _ in range(2)]
     if full_disk:
         later = []
-    return Plan(seed, drawn_job, launcher, durability, sets, sizes, faults, later)
+    return Plan(seed, drawn_job, launcher, durability, sets, sizes, faults, later, spills)
+
+
+def make_for_failpoint(name):
+    """A job that comes to it, dies there, and goes on in place."""
+    job = next(j for j in jobs.JOBS if j.name == "store2")
+    sets = {"cluster__lease_ms": LEASE_MS, "checkpoint__durability": "ASYNC", "checkpoint__every_steps": 7,
+            "checkpoint__keep": 1}
+    launcher = "supervised"
+    if name.startswith("cold."):
+        launcher = "local"
+    passage = 1 if name.startswith(("cold.", "checkpoint.", "log.truncated", "log.dropping")) else 3
+    faults = [Fault("failpoint", detail=f"{name}:{passage}")]
+    if name in ("server.restored", "server.replaying", "server.recovered", "log.truncated"):
+        faults = [Fault("failpoint", detail=f"{name}:1"), Fault("kill", 0.5, (("server", 0),))]
+    return Plan(0, job, launcher, "ASYNC", sets, [(1, 2) if launcher == "local" else (2, 2)], faults, [], name.startswith("cold."), True)
