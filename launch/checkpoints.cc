@@ -134,8 +134,8 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
 
 StatusOr<std::uint64_t> NewestCheckpoint(const std::string& run_dir) {
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
-  const auto newest =
-      std::find_if(versions.begin(), versions.end(), [](const auto& entry) { return entry.second; });
+  const auto newest = std::find_if(versions.begin(), versions.end(),
+                                   [](const auto& entry) { return entry.second; });
   return newest == versions.end() ? 0 : newest->first;
 }
 

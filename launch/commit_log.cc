@@ -73,7 +73,8 @@ Status CommitLog::Survey() {
       return OkStatus();
     }
     proto::CommittedStep step;
-    const std::uint64_t next = steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
+    const std::uint64_t next =
+        steps_.empty() ? checkpoint_ + 1 : steps_.back().state().version() + 1;
     if (record.kind == kStep && step.ParseFromArray(record.payload.data(), size) &&
         step.state().version() == next) {
       steps_.push_back(std::move(step));

@@ -78,8 +78,8 @@ StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run
   ASSIGN_OR_RETURN(const std::optional<proto::Manifest> found, FindCheckpoint(plan, run_dir));
   const bool logged = plan.durable() && CommitLog::IsThere(run_dir);
   if (!found.has_value()) {
-    LOG_IF(WARNING, holds_run && !logged) << "--resume: " << run_dir
-                               << " has no checkpoint: the job starts from the beginning";
+    LOG_IF(WARNING, holds_run && !logged)
+        << "--resume: " << run_dir << " has no checkpoint: the job starts from the beginning";
     return 0;
   }
   const std::uint64_t best = found->scheduler().planner().best_version();

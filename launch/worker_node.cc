@@ -155,7 +155,7 @@ class RankThread {
   RankTimes& times_;
   const RankSeconds times_before_;
   const double began_;
-  std::atomic<double> ended_{0};  // 0: not yet.
+  std::atomic<double> ended_{0};       // 0: not yet.
   std::atomic<bool> returned_{false};  // A server did.
   std::atomic<std::uint64_t> bad_lines_{0};
   std::atomic<double> progress_{0};
@@ -327,8 +327,7 @@ class WorkerAgent {
     });
     for (const auto& [rank, carrier] : wanted) {
       if (!ranks_.contains(rank)) {
-        ranks_[rank] =
-            std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
+        ranks_[rank] = std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
       }
     }
     if (std::exchange(generation_, view.generation()) != view.generation()) {

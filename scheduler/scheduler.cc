@@ -19,8 +19,8 @@ constexpr Millis kLeaveMillis = 5000;
 Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions options)
     : plan_(std::move(plan)),
       options_(options),
-      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
-                  options.lease_ms, options.former_starts, plan_->durable()),
+      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(), options.lease_ms,
+                  options.former_starts, plan_->durable()),
       planner_(plan_->job),
       chosen_(!options_.resume.has_value() && options_.committed.empty()) {
   if (options_.resume.has_value()) {
@@ -122,8 +122,7 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
-  if (heartbeat.role() == proto::SERVER &&
-      HasRecovered(membership_.servers()[heartbeat.index()])) {
+  if (heartbeat.role() == proto::SERVER && HasRecovered(membership_.servers()[heartbeat.index()])) {
     recovering_.erase(heartbeat.index());
   }
   if (!started_) {
@@ -450,7 +449,8 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
+  for (const Membership::Lost& lost :
+       membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =
@@ -483,8 +483,10 @@ void Scheduler::OnTimer(Millis now) {
   if (membership_.all_servers()) {
     server_lost_at_.reset();
   } else if (server_lost_at_.has_value() && now - *server_lost_at_ > options_.return_ms) {
-    Fail(3, "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
-                " s: " + WaitReport(), now);
+    Fail(3,
+         "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
+             " s: " + WaitReport(),
+         now);
     return;
   }
   if (membership_.any_worker_alive()) {
