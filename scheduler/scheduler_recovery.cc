@@ -55,12 +55,11 @@ void Scheduler::ResumeAt(std::uint64_t version) {
 }
 
 std::uint64_t Scheduler::ReachOf(const MemberState& server) const {
-  const std::uint64_t state = server.info.state_version();
-  if (state == 0) {
+  if (!server.info.has_state_version()) {
     return std::max(server.info.log_version(), checkpoint_version_);
   }
   // A step is committed once it is complete everywhere: a living server lacks one commit at most.
-  return state + 1;
+  return server.info.state_version() + 1;
 }
 
 void Scheduler::ChooseVersion(Millis now) {
@@ -109,7 +108,7 @@ bool Scheduler::NeedsRecovery(const MemberState& server) const {
 }
 
 void Scheduler::NoteRecovery(const MemberState& server) {
-  if (version_ > 0 && server.info.state_version() == 0) {
+  if (version_ > 0 && !server.info.has_state_version()) {
     recovering_.insert(server.info.index());
   }
 }
