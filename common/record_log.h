@@ -73,8 +73,9 @@ class RecordLog {
   // Deletes everything.
   Status Clear();
 
-  // Of all segments.
+  // Of all segments, and of the newest.
   std::uint64_t bytes() const;
+  std::uint64_t newest_bytes() const { return sizes_.empty() ? 0 : sizes_.back(); }
 
  private:
   RecordLog(std::string directory, FileLock lock);

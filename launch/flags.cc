@@ -11,6 +11,9 @@ DEFINE_string(job, "", "job file (protobuf text, schema proto/job.proto)");
 DEFINE_string(run_dir, "run", "directory that the run is written to");
 DEFINE_bool(overwrite, false, "replace a run that lies in --run_dir");
 DEFINE_bool(resume, false, "go on with the run in --run_dir from its newest checkpoint");
+DEFINE_uint32(restarts, 3,
+              "start a job with checkpoint.durability again, as with --resume, so many times in a "
+              "row if it ends with 3");
 DEFINE_uint64(resume_version, 0, "scheduler, set by its supervisor: go on from this checkpoint");
 DEFINE_bool(local, false, "run everything in this process");
 DEFINE_bool(quiet, false, "no progress bar, no summary");
@@ -146,6 +149,7 @@ Flags ParseCommandLine(int argc, char** argv, const std::string& help) {
   flags.job = FLAGS_job;
   flags.run_dir = FLAGS_run_dir;
   flags.overwrite = FLAGS_overwrite;
+  flags.restarts = FLAGS_restarts;
   flags.resume = FLAGS_resume;
   flags.resume_version = FLAGS_resume_version;
   flags.local = FLAGS_local;

@@ -19,6 +19,7 @@ struct Flags {
   std::string run_dir;
   bool overwrite = false;
   bool resume = false;
+  std::uint32_t restarts = 0;
   std::uint64_t resume_version = 0;  // Scheduler: a checkpoint that was verified; 0: none.
   bool local = false;
   bool quiet = false;

@@ -15,10 +15,13 @@ constexpr const char* kHelp =
 
   plexus train --job=FILE [--local] [--set path=value]... [--run_dir=DIR] [--overwrite|--resume]
                [--servers=N] [--workers=N] [--http_address=127.0.0.1:0] [--quiet]
-               [--curve_dir=DIR]
+               [--curve_dir=DIR] [--restarts=3]
       Trains the job.  --local: everything in this process.  --set overrides an entry of the job,
       any number of times, such as --set data.train=a.tsv,b.tsv --set train.ranks=4.
       --curve_dir: the processes encrypt what they say, with keys in DIR.
+      --resume goes on with the run in --run_dir.  A job with checkpoint.durability survives the
+      death of any of its processes; should it end with 3 all the same, it is started again, at
+      most --restarts times in a row.
 
   plexus evaluate --run_dir=DIR --data=FILE[,FILE] [--which=best|final]
       Prints figures of a saved model on data, as JSON.

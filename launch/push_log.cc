@@ -117,8 +117,7 @@ Status PushLog::Replay(const proto::Recover& recover, Shard* shard,
   bool enough = false;
   const StatusOr<std::string> why =
       log_->Scan(recover.checkpoint(), [&](const RecordLog::Record& record) {
-        const bool is_step = KindOf(record) == PushRecordKind::kStep;
-        if (VersionOf(record) > recover.version() + (is_step ? 1 : 0)) {
+        if (VersionOf(record) > recover.version()) {
           enough = true;
           return Aborted("");
         }
@@ -182,7 +181,7 @@ bool PushLog::Write(Shard& shard, Millis now) {
     const Status undone = before.has_value() ? log_->Truncate(*before) : log_->Clear();
     OnFailure(undone.ok() ? status : undone, now);
   }
-  shard.SetLogUsage(log_->bytes(), failing_);
+  shard.SetLogUsage(log_->newest_bytes(), failing_);
   return queue_.empty();
 }
 

@@ -33,8 +33,8 @@ class PushLog {
   std::uint64_t newest_version() const { return newest_version_; }
 
   // Hands the shard, which holds recover.checkpoint(), the records behind it, and calls `settle`
-  // after each, which returns once nothing waits for rows.  What lies further in the log is
-  // forgotten.  kDataLoss: the log does not reach recover.version(), and why.
+  // after each, which returns once nothing waits for rows.  What lies further in the log was
+  // not committed, and is forgotten.  kDataLoss: the log does not reach recover.version(), and why.
   Status Replay(const proto::Recover& recover, Shard* shard, const std::function<void()>& settle);
 
   // Appends what the shard wants logged, and syncs it if that is wanted.  False: it could not be

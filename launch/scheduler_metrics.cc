@@ -152,6 +152,8 @@ void SchedulerMetrics::FillTraining(const Scheduler& scheduler) {
            static_cast<double>(totals.steps));
   SetTotal("plexus_scheduler_worker_deaths_total", "Workers that were lost or restarted.",
            static_cast<double>(totals.worker_deaths));
+  SetTotal("plexus_scheduler_server_deaths_total", "Servers that were restarted and recovered.",
+           static_cast<double>(totals.server_deaths));
   SetTotal("plexus_scheduler_messages_refused_total", "Messages refused, members refused.",
            static_cast<double>(scheduler.messages_refused()));
   std::uint64_t bad_lines = 0;
@@ -194,6 +196,7 @@ StatusPages SchedulerMetrics::Pages(const Scheduler& scheduler, const RankSecond
   json["train_logloss"] = totals.epoch_samples > 0 ? Json(EpochLogloss(totals)) : Json(nullptr);
   json["waits"] = scheduler.WaitReport();
   json["worker_deaths"] = totals.worker_deaths;
+  json["server_deaths"] = totals.server_deaths;
   json["members"] = Json::array();
   for (std::uint32_t i = 0; i < membership.servers().size(); ++i) {
     json["members"].push_back(MemberJson("server", i, membership.servers()[i], now));

@@ -141,6 +141,11 @@ void ServerMetrics::FillMemory(const Shard& shard) {
            shard.emergency() ? 1 : 0);
   SetTotal("plexus_ps_memory_emergencies_total", "Times that it began.",
            static_cast<double>(shard.counters().emergencies));
+  SetGauge("plexus_ps_log_bytes", "The newest segment of the push log.",
+           static_cast<double>(shard.log_bytes()));
+  SetGauge("plexus_ps_log_failing",
+           "1: the push log cannot be written, and checkpoint.on_log_error holds.",
+           shard.log_failing() ? 1 : 0);
 }
 
 void ServerMetrics::SetDisk(const ColdStoreStats& stats) {

@@ -25,12 +25,14 @@ constexpr int kDiskPollMillis = 1;
 // Puts what a checkpoint's files hold into a shard, within its memory limit.
 class Restorer {
  public:
-  Restorer(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, Shard* shard)
+  Restorer(const JobPlan& plan, const NodeOptions& options, ColdTier* cold,
+           const std::function<void()>& beat, Shard* shard)
       : options_(options),
         limited_(plan.memory_limit_bytes > 0),
         step_bytes_(std::max<std::uint64_t>(1, plan.memory_limit_bytes / kStepShare)),
         heap_(plan.memory_limit_bytes),
         cold_(cold),
+        beat_(beat),
         shard_(shard) {}
 
   ModelVisitor Visitor() {
@@ -39,6 +41,9 @@ class Restorer {
     visitor.row = [this, &state](std::uint32_t table, const RowView& row) {
       state.RestoreRow(table, row);
       since_bytes_ += row.record.size();
+      if (++rows_ % kBeatRows == 0) {
+        beat_();
+      }
       if (limited_ && since_bytes_ >= step_bytes_) {
         MakeRoom();
       }
@@ -71,14 +76,17 @@ class Restorer {
  private:
   // Of the limit: records that are looked at before it is thought of again.
   static constexpr std::uint64_t kStepShare = 64;
+  static constexpr std::uint64_t kBeatRows = 4096;
 
   const NodeOptions& options_;
   const bool limited_;
   const std::uint64_t step_bytes_;
   HeapTrimmer heap_;
   ColdTier* const cold_;
+  const std::function<void()>& beat_;
   Shard* const shard_;
   std::uint64_t since_bytes_ = 0;
+  std::uint64_t rows_ = 0;
 };
 
 Status ReadCheckpoint(const JobPlan& plan, std::uint64_t version, const NodeOptions& options,
@@ -130,9 +138,9 @@ void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions&
 }
 
 void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const NodeOptions& options,
-                  ColdTier* cold, PushLog* log, Shard* shard) {
+                  ColdTier* cold, PushLog* log, const std::function<void()>& beat, Shard* shard) {
   const double began = SteadySeconds();
-  Restorer restorer(plan, options, cold, shard);
+  Restorer restorer(plan, options, cold, beat, shard);
   Status status = OkStatus();
   if (recover.checkpoint() > 0) {
     status = ReadCheckpoint(plan, recover.checkpoint(), options, &restorer, shard);
@@ -148,6 +156,7 @@ void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const Node
         ::poll(nullptr, 0, kDiskPollMillis);
       }
       restorer.MakeRoom();
+      beat();
     });
   }
   LOG_IF(INFO, status.ok()) << "server " << options.index << " is at version " << shard->version()

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "launch/cold_tier.h"
@@ -21,8 +22,9 @@ void SaveModel(const JobPlan& plan, const std::string& names, const NodeOptions&
 
 // Brings the shard to recover.version(): puts its rows of the checkpoint back, whatever number of
 // shards wrote it, replays its push log (null: there is none), and tells the shard.  Rows that do
-// not fit into memory go to disk on the way.
+// not fit into memory go to disk on the way.  `beat` is called often: the scheduler is to hear that
+// this server lives.
 void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const NodeOptions& options,
-                  ColdTier* cold, PushLog* log, Shard* shard);
+                  ColdTier* cold, PushLog* log, const std::function<void()>& beat, Shard* shard);
 
 }  // namespace plexus

@@ -132,7 +132,7 @@ class Courier {
       Report(shard_, options_, "saved");
     }
     if (std::optional<proto::Recover> recover = shard_.TakeRecoverRequest()) {
-      RecoverModel(plan_, *recover, options_, cold_, log_, &shard_);
+      RecoverModel(plan_, *recover, options_, cold_, log_, [this] { Beat(); }, &shard_);
     }
     std::vector<Envelope> envelopes = shard_.outbox().Take();
     const bool changed = std::exchange(version_, shard_.version()) != shard_.version();
@@ -164,6 +164,12 @@ class Courier {
   }
 
  private:
+  // While the shard recovers, nothing else that it has to say is of use.
+  void Beat() {
+    (void)shard_.outbox().Take();
+    shard_.OnTimer(SteadyMillis());
+    Send(shard_.outbox().Take());
+  }
   void Send(const std::vector<Envelope>& envelopes) {
     for (const Envelope& envelope : envelopes) {
       // A peer that is gone asks again, or is replaced.

@@ -3,6 +3,7 @@
 #include <thread>
 #include <vector>
 
+#include <glog/logging.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -128,10 +129,29 @@ void PrintSummary(const std::string& run_dir) {
   std::printf("%s/result.json has the rest\n", run_dir.c_str());
 }
 
+// Exit code 3 says that starting the job again may help.  With logs that loses nothing.
+int TrainWithRestarts(const std::shared_ptr<const JobPlan>& plan, Flags flags) {
+  for (std::uint32_t restarts = 0;; ++restarts) {
+    const StatusOr<std::uint64_t> resume_version = PrepareRunDirectory(flags, *plan);
+    if (!resume_version.ok()) {
+      std::fprintf(stderr, "%s\n", resume_version.status().message().c_str());
+      return 2;
+    }
+    flags.resume_version = *resume_version;
+    const int exit_code = flags.local ? TrainLocally(plan, flags) : TrainInProcesses(*plan, flags);
+    if (exit_code != 3 || !plan->durable() || restarts == flags.restarts) {
+      return exit_code;
+    }
+    LOG(WARNING) << "the job ended with 3 and is started again, as with --resume: "
+                 << restarts + 1 << " of " << flags.restarts;
+    flags.resume = true;
+    flags.overwrite = false;
+  }
+}
+
 }  // namespace
 
-int TrainCommand(const Flags& given) {
-  Flags flags = given;
+int TrainCommand(const Flags& flags) {
   if (flags.local && !flags.curve_dir.empty()) {
     std::fprintf(stderr, "--curve_dir has no use with --local: nothing leaves the process\n");
     return 2;
@@ -147,13 +167,7 @@ int TrainCommand(const Flags& given) {
     std::fprintf(stderr, "%s\n", plan.status().message().c_str());
     return 2;
   }
-  const StatusOr<std::uint64_t> resume_version = PrepareRunDirectory(flags, **plan);
-  if (!resume_version.ok()) {
-    std::fprintf(stderr, "%s\n", resume_version.status().message().c_str());
-    return 2;
-  }
-  flags.resume_version = *resume_version;
-  const int exit_code = flags.local ? TrainLocally(*plan, flags) : TrainInProcesses(**plan, flags);
+  const int exit_code = TrainWithRestarts(*plan, flags);
   if (!flags.quiet) {
     PrintSummary(flags.run_dir);
   }

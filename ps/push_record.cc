@@ -38,12 +38,6 @@ Bytes SliceOf(const Bytes& frame, std::span<const std::uint8_t> piece) {
   return {std::make_shared<Bytes>(frame), piece.data(), piece.size()};
 }
 
-template <typename T>
-Bytes BytesOf(std::span<const T> values) {
-  return Bytes::Copy(
-      {reinterpret_cast<const std::uint8_t*>(values.data()), values.size_bytes()});
-}
-
 Bytes FrameOf(const LoggedStep& step, std::uint32_t rank, const LoggedPart& part,
               std::span<const std::uint8_t> body, std::span<const float> dense) {
   FrameHeader header;
@@ -61,12 +55,11 @@ Bytes FrameOf(const LoggedStep& step, std::uint32_t rank, const LoggedPart& part
 
 }  // namespace
 
-PushRecord MakeStepRecord(const LoggedStep& step, const DenseExtent& extent,
-                          const std::vector<float>& dense) {
+PushRecord MakeStepRecord(const LoggedStep& step, const DenseExtent& extent, const Bytes& dense) {
   PushRecord record{.kind = PushRecordKind::kStep, .version = step.step, .pieces = {}};
   const auto ranks = static_cast<std::uint32_t>(step.parts.size());
   ByteWriter heads(sizeof(StepHead) + ranks * sizeof(PartHead));
-  heads.Put(StepHead{step.step, step.phase, ranks, dense.size()});
+  heads.Put(StepHead{step.step, step.phase, ranks, dense.size() / sizeof(float)});
   for (const LoggedPart& part : step.parts) {
     heads.Put(PartHead{part.flags, part.epoch, SparseBody(part, extent).size()});
   }
@@ -83,7 +76,7 @@ PushRecord MakeStepRecord(const LoggedStep& step, const DenseExtent& extent,
     }
   }
   if (!dense.empty()) {
-    record.pieces.push_back(BytesOf(std::span<const float>(dense)));
+    record.pieces.push_back(dense);
   }
   return record;
 }

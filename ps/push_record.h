@@ -46,10 +46,9 @@ struct LoggedStep {
   std::vector<LoggedPart> parts;  // By rank.
 };
 
-// `dense` is the sum over the parts, or empty if none has dense gradients.  Borrows nothing but the
-// frames.
-PushRecord MakeStepRecord(const LoggedStep& step, const DenseExtent& extent,
-                          const std::vector<float>& dense);
+// `dense` is the sum over the parts, floats, or empty if none has dense gradients.  The record
+// shares it, and the frames.
+PushRecord MakeStepRecord(const LoggedStep& step, const DenseExtent& extent, const Bytes& dense);
 // The dense sum belongs to the first part that is not void; others have none.
 // kDataLoss: not such a record.
 StatusOr<LoggedStep> ReadStepRecord(const Bytes& payload);

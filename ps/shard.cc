@@ -399,6 +399,7 @@ void Shard::ApplyCommitted(const proto::Commit& commit) {
     ForgetEvicted();
     repeated_.clear();
     pending_.erase(at);
+    dense_sum_ = Bytes();
     for (auto& served : served_) {
       served.erase(served.begin(), served.upper_bound(commit.step()));
     }
@@ -486,7 +487,7 @@ void Shard::OnTimer(Millis now) {
     }
     SendControl(control);
   }
-  if (now >= next_resend_) {
+  if (now >= next_resend_ && !replaying_) {
     next_resend_ = now + options_.resend_ms;
     if (complete_.has_value() && !LogPauses()) {
       SendComplete();

@@ -85,9 +85,9 @@ class Shard {
   void OnSaved(proto::Saved saved, std::optional<Digest128> digest = std::nullopt);
   // Set when the shard is to begin with a checkpoint, a push log, or both.  Before the next message
   // the runtime puts the rows of all the checkpoint's files in, calling RestoreStep every few
-  // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to the
-  // commit of recover.version() and the step behind it, and calls OnRecovered; an error fails the
-  // job.
+  // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to those
+  // of recover.version() (what is behind is not committed, and is pushed again), and calls
+  // OnRecovered; an error fails the job.
   std::optional<proto::Recover> TakeRecoverRequest() {
     return std::exchange(recover_request_, std::nullopt);
   }
@@ -107,10 +107,12 @@ class Shard {
     bool sync = false;
   };
   LogRequest TakeLogRequest() { return std::exchange(log_request_, {}); }
-  // What the runtime knows of the log: the newest version that it can make, for Register; its
-  // bytes, and whether it can be written.
+  // What the runtime knows of the log: the newest version that it can make, for Register; the bytes
+  // of its newest segment, and whether it can be written.
   void SetLogVersion(std::uint64_t version) { log_version_ = version; }
   void SetLogUsage(std::uint64_t bytes, bool failing);
+  std::uint64_t log_bytes() const { return log_bytes_; }
+  bool log_failing() const { return log_failing_; }
   // Segments of the log that begin before this version are of no more use.
   std::uint64_t log_kept_from() const { return log_kept_from_; }
   // The process was asked to end: the scheduler hears of it, and stops the job in order.
@@ -216,6 +218,8 @@ class Shard {
   }
   void LogBegin();
   void LogStep();
+  void UseDenseSum();
+  void SplitDenseSum();  // Each part has its own again.
   void LogCommit(const proto::Commit& commit);
   // After a recovery: the scheduler says again what is to be saved, if it still is.
   void SaveAgain(const proto::Commit& commit);
@@ -296,6 +300,7 @@ class Shard {
   // The push log.
   LogRequest log_request_;
   std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
+  Bytes dense_sum_;  // Of the step that was logged; its parts' own are in their frames alone.
   bool replaying_ = false;
   std::uint64_t log_version_ = 0;
   std::uint64_t log_bytes_ = 0;

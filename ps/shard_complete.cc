@@ -53,9 +53,11 @@ void Shard::MakeVoid(std::uint64_t step,
                      const google::protobuf::RepeatedField<std::uint32_t>& ranks) {
   const auto at = pending_.find(step);
   for (const std::uint32_t rank : ranks) {
-    if (at == pending_.end() || rank >= plan_->ranks() || !at->second[rank].has_value()) {
-      continue;  // Said of a part that this shard never had, or has applied.
+    if (at == pending_.end() || rank >= plan_->ranks() || !at->second[rank].has_value() ||
+        at->second[rank]->is_void) {
+      continue;  // Known; or of a part that this shard never had, or has applied.
     }
+    SplitDenseSum();
     Part& part = *at->second[rank];
     part.body = EmptyOf(part.body);
     part.is_void = true;

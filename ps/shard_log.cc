@@ -1,5 +1,6 @@
 // Shard: the push log: what is written before it counts, and how it is replayed.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include <glog/logging.h>
@@ -49,9 +50,33 @@ void Shard::LogStep() {
     }
     step.parts.push_back(std::move(logged));
   }
-  log_request_.records.push_back(
-      MakeStepRecord(step, state_.dense_extent(), state_.SumOfDense(bodies)));
+  dense_sum_ = state_.SumOfDense(bodies);
+  log_request_.records.push_back(MakeStepRecord(step, state_.dense_extent(), dense_sum_));
   log_request_.sync = plan_->job.checkpoint().durability() == proto::Checkpoint::SYNC;
+  UseDenseSum();
+}
+
+// What was summed for the log need not be summed again: the first part has it, others have none.
+void Shard::UseDenseSum() {
+  std::span<const float> sum(reinterpret_cast<const float*>(dense_sum_.data()),
+                             dense_sum_.size() / sizeof(float));
+  for (std::optional<Part>& part : pending_.at(version_ + 1)) {
+    if (!part->is_void) {
+      part->body.dense = std::exchange(sum, {});
+    }
+  }
+}
+
+void Shard::SplitDenseSum() {
+  if (dense_sum_.empty()) {
+    return;
+  }
+  dense_sum_ = Bytes();
+  for (std::optional<Part>& part : pending_.at(version_ + 1)) {
+    if (!part->is_void) {
+      part->body.dense = DecodePush(*plan_, state_.dense_extent(), part->frame)->dense;
+    }
+  }
 }
 
 void Shard::LogCommit(const proto::Commit& commit) {

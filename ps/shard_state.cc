@@ -117,12 +117,12 @@ bool ShardState::SumDense(std::span<const PushBody* const> parts, std::uint64_t 
   return any;
 }
 
-std::vector<float> ShardState::SumOfDense(std::span<const PushBody* const> parts) const {
-  std::vector<float> sum(dense_extent().values);
-  if (!SumDense(parts, 0, static_cast<std::uint32_t>(sum.size()), 1.0f, sum.data())) {
-    sum.clear();
-  }
-  return sum;
+Bytes ShardState::SumOfDense(std::span<const PushBody* const> parts) const {
+  const std::uint64_t count = dense_extent().values;
+  ByteWriter writer(count * sizeof(float));
+  auto* const sum = reinterpret_cast<float*>(writer.Reserve(count * sizeof(float)));
+  return SumDense(parts, 0, static_cast<std::uint32_t>(count), 1.0f, sum) ? writer.Finish()
+                                                                          : Bytes();
 }
 
 std::vector<proto::BlockNorm> ShardState::DenseNorms(std::span<const PushBody* const> parts) const {

@@ -40,8 +40,9 @@ class ShardState {
   // before the commit.
   std::vector<proto::BlockNorm> DenseNorms(std::span<const PushBody* const> parts) const;
 
-  // The sum over the parts, in rank order, of their dense gradients; empty: no part has any.
-  std::vector<float> SumOfDense(std::span<const PushBody* const> parts) const;
+  // The sum over the parts, in rank order, of their dense gradients, as floats; empty: no part has
+  // any.
+  Bytes SumOfDense(std::span<const PushBody* const> parts) const;
 
   // Makes version `version` from the step's parts in rank order.  A step without samples changes no
   // row.  `hints`: of each part's pull, null if there are none; or empty.

@@ -449,8 +449,7 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost :
-       membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
+  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =

@@ -13,6 +13,7 @@ proto::SchedulerState Scheduler::StateOf(std::uint64_t version, const proto::Pha
   state.set_epoch_loss_sum(totals_.epoch_loss_sum);
   state.set_steps(totals_.steps);
   state.set_worker_deaths(totals_.worker_deaths);
+  state.set_server_deaths(totals_.server_deaths);
   state.set_nondeterministic(totals_.nondeterministic);
   state.set_interrupted(totals_.interrupted);
   for (const auto& [rank, pushes] : totals_.void_pushes) {

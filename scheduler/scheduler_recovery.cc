@@ -19,6 +19,7 @@ void Scheduler::Resume(const proto::SchedulerState& state) {
   totals_.epoch_loss_sum = state.epoch_loss_sum();
   totals_.steps = state.steps();
   totals_.worker_deaths = state.worker_deaths();
+  totals_.server_deaths = state.server_deaths();
   totals_.nondeterministic = state.nondeterministic();
   totals_.interrupted = state.interrupted();
   for (const proto::VoidPushes& entry : state.void_pushes()) {
