@@ -59,8 +59,10 @@ class Supervised:
         line = command(run, overrides, job=job.file, servers=servers, workers=workers, **more)
         self.run = run
         self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        # A job that ends with 3 where it should not is to be seen, not started again in silence.
+        more = [] if command is cluster.mpirun_command else ["--http_address=127.0.0.1:0", "--restarts=0"]
         self.process = subprocess.Popen(
-            [*map(str, line), *([] if command is cluster.mpirun_command else ["--http_address=127.0.0.1:0"])],
+            [*map(str, line), *more],
             stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "PLEXUS_BIN": str(cluster.BIN), **environment})
 
