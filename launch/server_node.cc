@@ -132,7 +132,8 @@ class Courier {
       Report(shard_, options_, "saved");
     }
     if (std::optional<proto::Recover> recover = shard_.TakeRecoverRequest()) {
-      RecoverModel(plan_, *recover, options_, cold_, log_, [this] { Beat(); }, &shard_);
+      RecoverModel(
+          plan_, *recover, options_, cold_, log_, [this] { Beat(); }, &shard_);
     }
     std::vector<Envelope> envelopes = shard_.outbox().Take();
     const bool changed = std::exchange(version_, shard_.version()) != shard_.version();

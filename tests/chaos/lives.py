@@ -124,6 +124,7 @@ class ByHand:
     """The role programs, each behind a proxy, restarted here when a signal ended them."""
     role_processes = True
     RESTARTS_MAX = 40
+    MISSED_SECONDS = 3  # After a member left in order.
 
     def __init__(self, job, run, workspace, sets, servers, workers, *, resume, environment):
         self.run = run
@@ -136,7 +137,7 @@ class ByHand:
         self._processes = {}
         self._restarts = 0
         self._code = None
-        self._hold = set()
+        self._left = {}  # When, by member.
         port, reached = self._address("scheduler")
         self._commands["scheduler", 0] = [f"--listen=tcp://127.0.0.1:{port}", "--http_address=127.0.0.1:0"]
         at = f"--scheduler=tcp://127.0.0.1:{reached}"
@@ -175,6 +176,10 @@ class ByHand:
                 self._end()
                 self._code = code
                 return code
+            elif code == 0 and time.monotonic() - self._left.setdefault(member, time.monotonic()) > self.MISSED_SECONDS:
+                # The scheduler is still there: it was killed behind its last word, and does not know that it said it.
+                del self._left[member]
+                self._start(member, [])
         return None
 
     def _end(self):
