@@ -541,7 +541,9 @@ std::string Scheduler::WaitReport() const {
       ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
     }
     add("step " + std::to_string(version_ + 1) + " waits for server " + std::to_string(shard) +
-        (ranks.empty() ? "" : ", which waits for rank " + ranks));
+        (ranks.empty() ? "" : ", which waits for rank " + ranks) +
+        (membership_.servers()[shard].last.log_failing() ? ", whose push log cannot be written"
+                                                         : ""));
   }
   if (phase_.kind() == proto::Phase::EVALUATE && evaluation_.size() < plan_->ranks()) {
     for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {

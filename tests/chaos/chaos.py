@@ -24,7 +24,7 @@ from jobs import cluster
 LIVES_MAX = 8
 LIFE_SECONDS_MAX = 90.0  # Or, on a slow machine, so many times what the undisturbed job takes:
 LIFE_SHARE_MAX = 40
-DISK_MIB = 64
+DISK_MIB = 512  # More than the logs of a job without checkpoints.
 
 
 class Failure(Exception):
@@ -95,7 +95,7 @@ class Disturber:
 
     def _pids(self, fault):
         for role, number in fault.victims:
-            found = sorted(lives.members(self._run, role).items())
+            found = sorted(lives.members(self._run, role, self._life.supervised).items())
             if found:
                 yield found[number % len(found)][1]
 
@@ -113,9 +113,11 @@ class Disturber:
 
     def _fill(self, fault):
         ballast = self._run / "ballast"
-        with open(ballast, "wb", buffering=0) as out, contextlib.suppress(OSError):
-            while True:
-                out.write(bytes(1 << 12))
+        with open(ballast, "wb", buffering=0) as out:
+            for size in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while out.write(bytes(size)) == size:
+                        pass
         self._later(fault.seconds, ballast.unlink, True)
 
 

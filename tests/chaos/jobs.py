@@ -42,7 +42,7 @@ JOBS = [
     Job("store2", EXAMPLES / "criteo_store.textproto",
         {**STORE, "train__epochs": 2, "train__evaluate_every_steps": 16, "train__early_stop_patience": 40}),
     # Nothing is saved before the end: a disk that is full for a while is the logs' matter alone.
-    Job("long", EXAMPLES / "criteo_deepfm.textproto", {"train__epochs": 4, "data__valid": ""}),
+    Job("long", EXAMPLES / "criteo_deepfm.textproto", {"train__epochs": 2, "data__valid": ""}),
     # Integers that depend on the values that were pulled.
     Job("counter", HERE / "counter.textproto", {}),
 ]

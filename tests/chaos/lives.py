@@ -26,14 +26,16 @@ def arguments_of(pid):
         return []
 
 
-def members(run, role):
-    """{index: pid} of the processes of a role, by what the kernel says."""
+def members(run, role, supervised=False):
+    """{index: pid} of the processes of a role, by what the kernel says; `supervised`: without those that guard one."""
     found = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         words = arguments_of(entry)
         if words and words[0].endswith(PROGRAMS[role]) and f"--run_dir={run}" in words:
+            if supervised and not any(word.startswith("--supervisor_pid=") for word in words):
+                continue
             index = next((int(w.split("=")[1]) for w in words if w.startswith("--index=")), 0)
             found[index] = int(entry)
     return found
@@ -49,7 +51,7 @@ def send(pid, number):
 
 class Supervised:
     """plexus train, or what else `command` makes."""
-    role_processes = True
+    supervised = True
     proxies = None
 
     def __init__(self, job, run, workspace, sets, servers, workers, *, resume, environment,
@@ -114,15 +116,13 @@ class Mpirun(Supervised):
 
 
 class Local(Supervised):
-    role_processes = False
-
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, local=True, **more)
 
 
 class ByHand:
     """The role programs, each behind a proxy, restarted here when a signal ended them."""
-    role_processes = True
+    supervised = False
     RESTARTS_MAX = 40
     MISSED_SECONDS = 3  # After a member left in order.
 
