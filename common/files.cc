@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
+
 namespace plexus {
 namespace {
 
@@ -67,6 +69,7 @@ Status WriteFileAtomically(const std::string& path, std::string_view content) {
       return ErrnoStatus("fsync", temporary);
     }
   }
+  Failpoint("file.unnamed");
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
     return ErrnoStatus("rename", temporary);
   }

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "common/files.h"
 #include "common/hash.h"
 
@@ -237,6 +238,7 @@ Status RecordLog::Truncate(const Position& end) {
   }
   end_ = end;
   sizes_.back() = end.offset;
+  Failpoint("log.truncated");
   return SyncPath(directory_);
 }
 
@@ -256,6 +258,7 @@ Status RecordLog::BeginSegment(std::uint64_t name, bool sync) {
     ::unlink(path.c_str());
     return written;
   }
+  Failpoint("log.segment");
   Close();
   fd_ = fd;
   end_ = {.segment = name, .offset = kHeadBytes, .check = name};
@@ -278,6 +281,11 @@ Status RecordLog::Append(std::uint32_t kind, std::span<const Bytes> pieces) {
   vectors.push_back({const_cast<char*>(zeros), Padding(head.bytes)});
   head.check = HashPieces(checked, end_.check);
   const std::string path = PathOf(end_.segment);
+  if (FailpointIsDue("log.torn")) {
+    vectors.resize(vectors.size() / 2);
+    (void)WriteVectors(fd_, std::move(vectors), path);
+    DieAt("log.torn");
+  }
   if (Status written = WriteVectors(fd_, std::move(vectors), path); !written.ok()) {
     if (::ftruncate(fd_, static_cast<off_t>(end_.offset)) != 0) {
       Close();  // Half a record must not lie before the next one: no Append succeeds any more.
@@ -287,6 +295,7 @@ Status RecordLog::Append(std::uint32_t kind, std::span<const Bytes> pieces) {
   end_.offset += sizeof(head) + head.bytes + Padding(head.bytes);
   end_.check = head.check;
   sizes_.back() = end_.offset;
+  Failpoint("log.appended");
   return OkStatus();
 }
 
@@ -302,6 +311,7 @@ Status RecordLog::DropBefore(std::uint64_t name) {
     }
     segments_.erase(segments_.begin());
     sizes_.erase(sizes_.begin());
+    Failpoint("log.dropping");
   }
   return OkStatus();
 }

@@ -11,6 +11,7 @@
 
 #include <glog/logging.h>
 
+#include "common/failpoint.h"
 #include "common/files.h"
 #include "proto/job_identity.h"
 #include "ps/store/model_file.h"
@@ -54,6 +55,7 @@ Status DeleteCheckpoint(const std::string& directory) {
   if (fs::remove(directory + "/" + kManifestName, error)) {
     RETURN_IF_ERROR(SyncPath(directory));
   }
+  Failpoint("checkpoint.deleting");
   fs::remove_all(directory, error);
   return error ? FailedPrecondition("delete " + directory + ": " + error.message()) : OkStatus();
 }
@@ -108,10 +110,13 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
   const std::string name = std::to_string(manifest.version());
   const std::string directory = SavedDirectory(run_dir, kCheckpoint, manifest.version());
   DeleteStrangers(directory, manifest);
+  Failpoint("checkpoint.files");
   RETURN_IF_ERROR(WriteManifest(manifest, directory));
   RETURN_IF_ERROR(SyncPath(FolderOf(run_dir)));
   RETURN_IF_ERROR(SyncPath(run_dir));
+  Failpoint("checkpoint.manifest");
   RETURN_IF_ERROR(WriteFileAtomically(FolderOf(run_dir) + "/LATEST", name + "\n"));
+  Failpoint("checkpoint.latest");
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
   std::uint32_t kept = 0;
   for (const auto& [version, complete] : versions) {
@@ -129,8 +134,8 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
 
 StatusOr<std::uint64_t> NewestCheckpoint(const std::string& run_dir) {
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
-  const auto newest =
-      std::find_if(versions.begin(), versions.end(), [](const auto& entry) { return entry.second; });
+  const auto newest = std::find_if(versions.begin(), versions.end(),
+                                   [](const auto& entry) { return entry.second; });
   return newest == versions.end() ? 0 : newest->first;
 }
 

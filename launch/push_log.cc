@@ -7,6 +7,7 @@
 
 #include <glog/logging.h>
 
+#include "common/failpoint.h"
 #include "proto/checkpoint.pb.h"
 #include "proto/job_identity.h"
 
@@ -135,6 +136,7 @@ Status PushLog::Replay(const proto::Recover& recover, Shard* shard,
         }
         RETURN_IF_ERROR(shard->Replay(KindOf(record), record.payload));
         settle();
+        Failpoint("server.replaying");
         end = record.end;
         return OkStatus();
       });
@@ -179,6 +181,7 @@ bool PushLog::Write(Shard& shard, Millis now) {
     return false;
   }
   const std::optional<RecordLog::Position> before = log_->end();
+  Failpoint("server.logging");
   const Status status = WriteQueue();
   if (status.ok()) {
     LOG_IF(WARNING, failing_) << who_ << ": the push log can be written again";

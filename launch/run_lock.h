@@ -14,6 +14,8 @@ namespace plexus {
 // How long a member waits for the former one of its place, which was just killed.
 inline constexpr int kFormerLifeMillis = 10000;
 
+inline constexpr const char* kSchedulerLock = "scheduler";
+
 // RUN/locks/WHO.  kUnavailable: another process holds it still after `wait_ms`.
 StatusOr<FileLock> LockRun(const std::string& run_dir, const std::string& who, int wait_ms);
 

@@ -78,8 +78,8 @@ StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run
   ASSIGN_OR_RETURN(const std::optional<proto::Manifest> found, FindCheckpoint(plan, run_dir));
   const bool logged = plan.durable() && CommitLog::IsThere(run_dir);
   if (!found.has_value()) {
-    LOG_IF(WARNING, holds_run && !logged) << "--resume: " << run_dir
-                               << " has no checkpoint: the job starts from the beginning";
+    LOG_IF(WARNING, holds_run && !logged)
+        << "--resume: " << run_dir << " has no checkpoint: the job starts from the beginning";
     return 0;
   }
   const std::uint64_t best = found->scheduler().planner().best_version();
@@ -123,7 +123,13 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
                               " holds a run; name another directory, or add --resume to go on "
                               "with it, or --overwrite to replace it");
   }
-  RETURN_IF_ERROR(WaitForFormerJob(flags.run_dir, kFormerLifeMillis));
+  const bool by_hand = !flags.listen.empty();
+  if (!by_hand) {
+    RETURN_IF_ERROR(WaitForFormerJob(flags.run_dir, kFormerLifeMillis));
+  } else {
+    // This job's servers may have come before its scheduler, or wait for it to come back.
+    RETURN_IF_ERROR(LockRun(flags.run_dir, kSchedulerLock, kFormerLifeMillis).status());
+  }
   std::uint64_t version = 0;
   if (flags.resume) {
     ASSIGN_OR_RETURN(version, PrepareResume(flags.run_dir, holds_run, plan));
@@ -131,7 +137,8 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
   RETURN_IF_ERROR(Remove(flags.run_dir, {"result.json", "members.json", "servers"}));
   const bool logged = flags.resume && plan.durable() && CommitLog::IsThere(flags.run_dir);
   if (!logged) {
-    RETURN_IF_ERROR(Remove(flags.run_dir, {"log"}));
+    // Servers that are there have opened their logs, and begin them anew.
+    RETURN_IF_ERROR(Remove(flags.run_dir, {by_hand ? "log/scheduler" : "log"}));
   }
   if (version == 0 && !logged) {
     RETURN_IF_ERROR(

@@ -22,8 +22,8 @@ StatusOr<std::shared_ptr<const JobPlan>> LoadResolvedPlan(const std::string& pat
 
 // Makes the run directory and writes job.textproto.  With --resume: what the run in it goes on with
 // stays, and the version of the newest whole checkpoint is returned, or 0: there is none.
-// kUnavailable: a job is running in it.  kFailedPrecondition: it holds a run, and neither --overwrite nor --resume is there; or --resume,
-// and the run is of another job.
+// kUnavailable: a job is running in it.  kFailedPrecondition: it holds a run, and neither
+// --overwrite nor --resume is there; or --resume, and the run is of another job.
 StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& plan);
 
 // Counts SIGINT and SIGTERM from now on; a third one kills.

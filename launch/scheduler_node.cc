@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/checkpoints.h"
 #include "launch/commit_log.h"
 #include "launch/node.h"
@@ -43,8 +44,7 @@ StatusOr<SchedulerOptions> OptionsOf(const proto::Job& job, const NetContext& co
 // The checkpoint that the job was started from; or, of a job whose scheduler was restarted, the
 // newest since.
 StatusOr<std::uint64_t> CheckpointOf(const JobPlan& plan, const NodeOptions& options) {
-  if (!plan.durable() ||
-      !CommitLog::IsThere(options.run_dir)) {
+  if (!plan.durable() || !CommitLog::IsThere(options.run_dir)) {
     return options.resume_version;
   }
   ASSIGN_OR_RETURN(const std::uint64_t newest, NewestCheckpoint(options.run_dir));
@@ -61,13 +61,17 @@ bool Asked(const NodeOptions& options) {
 void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record, CommitLog* log,
            Scheduler& scheduler) {
   std::vector<Envelope> envelopes = scheduler.outbox().Take();
+  bool committed = false;
   for (const SchedulerEvent& event : scheduler.TakeEvents()) {
     if (log != nullptr && event.kind == SchedulerEvent::Kind::kCommitted) {
+      Failpoint("scheduler.committing");
       if (Status logged = log->Append(event.committed); !logged.ok()) {
         envelopes.clear();
         scheduler.Fail(3, logged.message(), SteadyMillis());
         break;
       }
+      committed = true;
+      Failpoint("scheduler.logged");
     }
     metrics.OnEvent(event, SteadySeconds());
     Status status = record.OnEvent(event);
@@ -86,6 +90,9 @@ void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record, 
       VLOG(1) << "scheduler: " << status.message();
     }
   }
+  if (committed) {
+    Failpoint("scheduler.told");
+  }
 }
 
 }  // namespace
@@ -98,7 +105,7 @@ int RunSchedulerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     LOG(ERROR) << "scheduler: " << status.message();
     return 1;
   }
-  StatusOr<FileLock> lock = LockRun(options.run_dir, "scheduler", kFormerLifeMillis);
+  StatusOr<FileLock> lock = LockRun(options.run_dir, kSchedulerLock, kFormerLifeMillis);
   if (!lock.ok()) {
     LOG(ERROR) << "scheduler: " << lock.status().message();
     return 3;

@@ -10,6 +10,7 @@
 #include <poll.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/checkpoints.h"
 #include "launch/heap_trimmer.h"
 #include "proto/job_identity.h"
@@ -146,6 +147,7 @@ void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const Node
   }
   if (status.ok()) {
     shard->OnRestored(recover.checkpoint());
+    Failpoint("server.restored");
   }
   if (status.ok() && log != nullptr) {
     status = log->Replay(recover, shard, [&] {
@@ -160,6 +162,7 @@ void RecoverModel(const JobPlan& plan, const proto::Recover& recover, const Node
   LOG_IF(INFO, status.ok()) << "server " << options.index << " is at version " << shard->version()
                             << ": the checkpoint of version " << recover.checkpoint()
                             << " and its push log, in " << SteadySeconds() - began << " s";
+  Failpoint("server.recovered");
   shard->OnRecovered(status);
 }
 

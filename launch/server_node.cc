@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/cold_tier.h"
 #include "launch/heap_trimmer.h"
 #include "launch/node.h"
@@ -131,11 +132,22 @@ class Courier {
       Report(shard_, options_, "saved");
     }
     if (std::optional<proto::Recover> recover = shard_.TakeRecoverRequest()) {
-      RecoverModel(plan_, *recover, options_, cold_, log_, [this] { Beat(); }, &shard_);
+      RecoverModel(
+          plan_, *recover, options_, cold_, log_, [this] { Beat(); }, &shard_);
     }
     std::vector<Envelope> envelopes = shard_.outbox().Take();
+    const bool changed = std::exchange(version_, shard_.version()) != shard_.version();
+    if (changed) {
+      Failpoint("server.applied");
+    }
     if (log_ == nullptr || (log_->Write(shard_, SteadyMillis()) && waiting_.empty())) {
+      if (changed) {
+        Failpoint("server.logged");
+      }
       Send(envelopes);
+      if (changed) {
+        Failpoint("server.told");
+      }
       return;
     }
     // What is not in the log yet must not be said.
@@ -175,14 +187,13 @@ class Courier {
   PushLog* const log_;
   Shard& shard_;
   std::vector<Envelope> waiting_;  // For the log.
+  std::uint64_t version_ = 0;      // At the last look, for failpoints.
 };
 
 // Of the scheduler, before this server gives up: where it may be restarted, that takes a while.
 Millis SilenceMax(const JobPlan& plan) {
   const Millis leases = 2 * static_cast<Millis>(plan.job.cluster().lease_ms());
-  return !plan.durable()
-             ? leases
-             : std::max(leases, kFirstWordMillis);
+  return !plan.durable() ? leases : std::max(leases, kFirstWordMillis);
 }
 
 }  // namespace
@@ -230,6 +241,9 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
         kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
           const double now = SteadySeconds();
+          if (peer == kSchedulerPeer) {
+            Failpoint("server.before_commit");
+          }
           shard.OnMessage(peer, frame, static_cast<Millis>(now * 1e3));
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);

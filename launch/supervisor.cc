@@ -101,6 +101,10 @@ void Supervisor::OnDeath(Program& program, int wait_status) {
     program.quick_deaths = quick ? program.quick_deaths + 1 : 0;
     LOG(WARNING) << who << " was ended by signal " << WTERMSIG(wait_status) << "; restarting it";
     if (program.quick_deaths < kQuickDeathsMax && Spawn(program).ok()) {
+      if (program.spec.leader) {
+        leader_restarted_ = program.started;
+        ReturnWhoLeft();
+      }
       return;
     }
     LOG(ERROR) << who << " keeps dying; it is not restarted any more";
@@ -115,9 +119,29 @@ void Supervisor::OnDeath(Program& program, int wait_status) {
       SignalLeader();  // Once: a third signal would kill it.
     }
   }
+  if (!program.spec.leader && !killed && WEXITSTATUS(wait_status) == 0 && !ended_) {
+    OnLeft(program);
+  }
   if (program.spec.leader) {
     ended_ = true;
     exit_code_ = killed ? 3 : WEXITSTATUS(wait_status);
+  }
+}
+
+void Supervisor::OnLeft(Program& program) {
+  program.left = true;
+  // Of two leaders the second may not know that the first had ended the job.
+  if (program.started < leader_restarted_ && SteadySeconds() - leader_restarted_ < kLeaveSeconds) {
+    ReturnWhoLeft();
+  }
+}
+
+void Supervisor::ReturnWhoLeft() {
+  for (Program& program : programs_) {
+    if (program.left && Spawn(program).ok()) {
+      program.left = false;
+      program.returned = true;
+    }
   }
 }
 
@@ -161,6 +185,11 @@ int Supervisor::Run() {
       SignalLeader();
     }
     Reap();
+  }
+  for (const Program& program : programs_) {
+    if (program.returned && program.pid > 0) {
+      ::kill(program.pid, SIGKILL);  // It may have come for nothing, and waits for the leader.
+    }
   }
   const double deadline = SteadySeconds() + kLeaveSeconds;
   while (AnyRunning() && SteadySeconds() < deadline) {

@@ -1,7 +1,9 @@
 // Supervisor: starts programs, restarts those that were killed, and dies with them.
 //
 // A program that exits is done; one that a signal ended is started again in its place where the
-// spec says so, with the same arguments and the same listening socket.  Programs die when the
+// spec says so, with the same arguments and the same listening socket.  A leader that is started
+// again needs the others: those that had left in order, or do so on a word of the leader before it,
+// are started again too.  Programs die when the
 // supervisor dies.  SIGINT and SIGTERM are passed on to the leader (the scheduler), which ends the
 // job in order; a third one kills.
 //
@@ -45,11 +47,15 @@ class Supervisor {
     ProgramSpec spec;
     pid_t pid = -1;
     double started = 0;
-    int quick_deaths = 0;  // In a row, each within seconds of its start.
+    int quick_deaths = 0;   // In a row, each within seconds of its start.
+    bool left = false;      // It exited with 0.
+    bool returned = false;  // And was started again.
   };
 
   Status Spawn(Program& program);
   void OnDeath(Program& program, int wait_status);
+  void OnLeft(Program& program);
+  void ReturnWhoLeft();
   void Reap();
   void KillAll(int signal);
   void SignalLeader();
@@ -57,6 +63,7 @@ class Supervisor {
 
   std::vector<Program> programs_;
   bool ended_ = false;
+  double leader_restarted_ = 0;  // When; 0: it was not.
   int exit_code_ = 3;
   int member_exit_code_ = 0;  // Of a member that failed before the leader's end.
   int signals_ = 0;

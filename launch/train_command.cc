@@ -142,8 +142,8 @@ int TrainWithRestarts(const std::shared_ptr<const JobPlan>& plan, Flags flags) {
     if (exit_code != 3 || !plan->durable() || restarts == flags.restarts) {
       return exit_code;
     }
-    LOG(WARNING) << "the job ended with 3 and is started again, as with --resume: "
-                 << restarts + 1 << " of " << flags.restarts;
+    LOG(WARNING) << "the job ended with 3 and is started again, as with --resume: " << restarts + 1
+                 << " of " << flags.restarts;
     flags.resume = true;
     flags.overwrite = false;
   }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "launch/node.h"
 #include "launch/plan.h"
 #include "launch/rank_seconds.h"
@@ -109,9 +110,11 @@ class RankThread {
     while (!stop.stop_requested()) {
       const bool progressed = trainer.Progress(SteadyMillis());
       for (const Envelope& envelope : trainer.outbox().Take()) {
+        Failpoint("rank.sending");
         if (Status sent = endpoint.Send(envelope); !sent.ok()) {
           VLOG(1) << "rank " << carrier_.rank() << ": " << sent.message();
         }
+        Failpoint("rank.sent");
       }
       const RankTrainer::State state = trainer.state();
       if (state == RankTrainer::State::kFailed) {
@@ -152,7 +155,7 @@ class RankThread {
   RankTimes& times_;
   const RankSeconds times_before_;
   const double began_;
-  std::atomic<double> ended_{0};  // 0: not yet.
+  std::atomic<double> ended_{0};       // 0: not yet.
   std::atomic<bool> returned_{false};  // A server did.
   std::atomic<std::uint64_t> bad_lines_{0};
   std::atomic<double> progress_{0};
@@ -324,8 +327,7 @@ class WorkerAgent {
     });
     for (const auto& [rank, carrier] : wanted) {
       if (!ranks_.contains(rank)) {
-        ranks_[rank] =
-            std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
+        ranks_[rank] = std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
       }
     }
     if (std::exchange(generation_, view.generation()) != view.generation()) {

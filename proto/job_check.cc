@@ -197,15 +197,14 @@ void CheckCheckpoint(const proto::Job& job, Mistakes* mistakes) {
   if (checkpoint.every_steps() == 0 && !durable) {
     return;
   }
-  const std::string entry = checkpoint.every_steps() > 0 ? "checkpoint.every_steps"
-                                                         : "checkpoint.durability";
+  const bool periodic = checkpoint.every_steps() > 0;
+  const std::string entry = periodic ? "checkpoint.every_steps" : "checkpoint.durability";
+  const std::string needs = periodic ? "checkpoints need " : "durability needs ";
   mistakes->Require(job.train().staleness() == 0, {entry, "train.staleness"},
-                    "checkpoints need staleness 0 (BSP), not " +
-                        std::to_string(job.train().staleness()) +
+                    needs + "staleness 0 (BSP), not " + std::to_string(job.train().staleness()) +
                         ": only there is a version all that a job is");
   mistakes->Require(job.train().dense_sync() == proto::Train::SERVERS, {entry, "train.dense_sync"},
-                    "checkpoints need dense_sync SERVERS: under MPI the workers hold the dense "
-                    "parameters");
+                    needs + "dense_sync SERVERS: under MPI the workers hold the dense parameters");
 }
 
 }  // namespace

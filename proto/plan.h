@@ -71,9 +71,7 @@ struct JobPlan {
   std::uint64_t seed() const { return job.train().seed(); }
   bool dense_on_servers() const { return job.train().dense_sync() == proto::Train::SERVERS; }
   // Steps and commits are logged: the death of a server or of the scheduler is recovered from.
-  bool durable() const {
-    return job.checkpoint().durability() != proto::Checkpoint::NONE;
-  }
+  bool durable() const { return job.checkpoint().durability() != proto::Checkpoint::NONE; }
   bool asp() const { return job.train().staleness() < 0; }
 };
 

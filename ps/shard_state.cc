@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "common/failpoint.h"
+
 namespace plexus {
 namespace {
 
@@ -156,6 +158,7 @@ void ShardState::ApplyStep(std::uint64_t version, std::span<const PushBody* cons
   if (samples > 0) {
     const float scale = 1.0f / static_cast<float>(samples);
     ApplyTables(version, parts, scale, rate_factor, hints);
+    Failpoint("shard.applying");
     ApplyDense(parts, scale, rate_factor, dense_scale);
   }
   if (version > ended_version_) {  // In ASP a version has many calls.

@@ -19,8 +19,8 @@ constexpr Millis kLeaveMillis = 5000;
 Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions options)
     : plan_(std::move(plan)),
       options_(options),
-      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
-                  options.lease_ms, options.former_starts, plan_->durable()),
+      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(), options.lease_ms,
+                  options.former_starts, plan_->durable()),
       planner_(plan_->job),
       chosen_(!plan_->durable() && !options_.resume.has_value()) {
   if (options_.resume.has_value()) {
@@ -126,8 +126,7 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
-  if (heartbeat.role() == proto::SERVER &&
-      HasRecovered(membership_.servers()[heartbeat.index()])) {
+  if (heartbeat.role() == proto::SERVER && HasRecovered(membership_.servers()[heartbeat.index()])) {
     recovering_.erase(heartbeat.index());
   }
   if (!started_) {
@@ -488,8 +487,10 @@ void Scheduler::OnTimer(Millis now) {
   if (membership_.all_servers()) {
     server_lost_at_.reset();
   } else if (server_lost_at_.has_value() && now - *server_lost_at_ > options_.return_ms) {
-    Fail(3, "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
-                " s: " + WaitReport(), now);
+    Fail(3,
+         "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
+             " s: " + WaitReport(),
+         now);
     return;
   }
   if (membership_.any_worker_alive()) {
@@ -527,7 +528,13 @@ std::string Scheduler::WaitReport() const {
       }
     }
   }
-  if (!started_ || phase_.kind() == proto::Phase::STOP) {
+  for (std::uint32_t shard = 0; started_ && !saving_.empty() && shard < plan_->shards(); ++shard) {
+    if (!saved_.contains(shard)) {
+      add("version " + std::to_string(version_) + " waits for server " + std::to_string(shard) +
+          " to write it");
+    }
+  }
+  if (!started_ || phase_.kind() == proto::Phase::STOP || !saving_.empty()) {
     return report;
   }
   for (std::uint32_t shard = 0; shard < plan_->shards(); ++shard) {
@@ -539,7 +546,9 @@ std::string Scheduler::WaitReport() const {
       ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
     }
     add("step " + std::to_string(version_ + 1) + " waits for server " + std::to_string(shard) +
-        (ranks.empty() ? "" : ", which waits for rank " + ranks));
+        (ranks.empty() ? "" : ", which waits for rank " + ranks) +
+        (membership_.servers()[shard].last.log_failing() ? ", whose push log cannot be written"
+                                                         : ""));
   }
   if (phase_.kind() == proto::Phase::EVALUATE && evaluation_.size() < plan_->ranks()) {
     for (std::uint32_t rank = 0; rank < plan_->ranks(); ++rank) {

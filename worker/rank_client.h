@@ -116,7 +116,7 @@ class RankClient {
   std::uint64_t sequence_ = 0;
   std::map<std::uint64_t, Request> pulls_;  // By sequence.
   std::map<std::uint64_t, Request> pushes_;
-  std::vector<Bytes> last_push_;                    // By shard; durable jobs only.
+  std::vector<Bytes> last_push_;  // By shard; durable jobs only.
   std::uint64_t last_push_sequence_ = 0;
   std::map<std::uint64_t, Request> queries_;        // At most one.
   std::vector<std::optional<PhaseAnswer>> phases_;  // By shard.

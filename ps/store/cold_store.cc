@@ -10,6 +10,7 @@
 
 #include <glog/logging.h>
 
+#include "common/failpoint.h"
 #include "ps/store/cold_directory.h"
 #include "ps/store/cold_files.h"
 #include "ps/store/cold_key.h"
@@ -303,7 +304,9 @@ class RocksColdStore final : public ColdStore {
       runs.push_back(entry.run);
     }
     lock->unlock();
+    Failpoint("cold.spilling");
     const Status status = files_->Write(table, runs);
+    Failpoint("cold.spilled");
     lock->lock();
     if (!status.ok()) {
       GiveBack(status);

@@ -10,6 +10,7 @@
 
 #include <google/protobuf/text_format.h>
 
+#include "common/failpoint.h"
 #include "common/files.h"
 #include "ps/store/model_block.h"
 
@@ -47,6 +48,7 @@ class BlockWriter {
     Put(head);
     Put(payload);
     ++blocks_;
+    Failpoint("model.block");
   }
 
   std::uint64_t blocks() const { return blocks_; }
@@ -421,9 +423,11 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   Append(&end, writer.blocks());
   writer.Write(kEnd, end);
   ASSIGN_OR_RETURN(proto::SavedFile saved, writer.Finish());
+  Failpoint("model.unnamed");
   if (std::rename((path + ".tmp").c_str(), path.c_str()) != 0) {
     return ErrnoStatus("rename", path + ".tmp");
   }
+  Failpoint("model.named");
   RETURN_IF_ERROR(SyncPath(directory));
   saved.set_name(name);
   return saved;

@@ -4,6 +4,7 @@
 
 #include <glog/logging.h>
 
+#include "common/failpoint.h"
 #include "ps/table/hashed_table.h"
 
 namespace plexus {
@@ -126,6 +127,7 @@ std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter
     freed = store_.layout().record_bytes();
   }
   index_.Erase(slot);
+  Failpoint("table.evicting");
   ++(counters_.*why);
   if (bucket_rows_max_ != 0) {
     --bucket_rows_[BucketOfKey(key, buckets_)];

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-COMMANDS = "setup build test demo bench sim fuzz lint layers format ci".split()
+COMMANDS = "setup build test demo bench sim chaos fuzz lint layers format ci".split()
 
 
 def run(*command, cwd=REPOSITORY):

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "common/files.h"
+#include "launch/run_lock.h"
 #include "launch/run_setup.h"
 #include "proto/job_identity.h"
 #include "ps/store/model_file.h"
@@ -226,6 +227,17 @@ TEST_F(CheckpointsTest, ARunDirectoryIsGoneOnWithOrReplacedOrLeftAlone) {
   flags.resume = false;
   EXPECT_EQ(PrepareRunDirectory(flags, *plan_).value(), 0u);
   EXPECT_FALSE(std::filesystem::exists(run_ + "/checkpoints"));
+}
+
+TEST_F(CheckpointsTest, ASchedulerStartedByHandLeavesItsServersLocksAndLogsAlone) {
+  ASSERT_TRUE(MakeDirectories(run_ + "/log/server-00000").ok());
+  const StatusOr<FileLock> server = LockRun(run_, "server-0", 0);
+  ASSERT_TRUE(server.ok());
+  Flags flags;
+  flags.run_dir = run_;
+  flags.listen = "tcp://127.0.0.1:7000";
+  EXPECT_EQ(PrepareRunDirectory(flags, *plan_).value(), 0u);
+  EXPECT_TRUE(std::filesystem::exists(run_ + "/log/server-00000"));
 }
 
 }  // namespace

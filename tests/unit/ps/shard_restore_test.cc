@@ -79,10 +79,57 @@ TEST(ShardRestoreTest, AFailureIsTheJobsAndNotTriedAgain) {
   driver.shard().OnRecovered(DataLoss("a file at offset 7: checksum mismatch"));
   const proto::Heartbeat heartbeat = Beat(driver);
   EXPECT_EQ(heartbeat.version(), 0u);
-  EXPECT_THAT(heartbeat.failure(),
-              HasSubstr("server 0 could not recover: a file at offset 7"));
+  EXPECT_THAT(heartbeat.failure(), HasSubstr("server 0 could not recover: a file at offset 7"));
   driver.View(Restore());
   EXPECT_FALSE(driver.shard().TakeRecoverRequest().has_value());
+}
+
+Bytes BytesOf(const std::string& text) {
+  return Bytes::Copy({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+}
+
+// A shard that has replayed a commit that asked for a model to be saved, and the beginning of a
+// segment behind it.
+void RecoverBehindSave(ShardDriver& driver, const proto::Commit& commit, bool waits) {
+  proto::View view = Restore();
+  view.mutable_recover()->set_version(kVersion + 1);
+  view.mutable_recover()->set_save(waits ? commit.save() : "");
+  driver.View(view);
+  (void)driver.shard().TakeRecoverRequest();
+  driver.shard().OnRestored(kVersion);
+  proto::LogBegin begin;
+  begin.set_version(kVersion);
+  *begin.mutable_phase() = PhaseOf(3, proto::Phase::EVALUATE, kVersion + 1, kVersion + 1);
+  ASSERT_TRUE(
+      driver.shard().Replay(PushRecordKind::kBegin, BytesOf(begin.SerializeAsString())).ok());
+  ASSERT_TRUE(
+      driver.shard().Replay(PushRecordKind::kCommit, BytesOf(commit.SerializeAsString())).ok());
+  begin.set_version(kVersion + 1);
+  *begin.mutable_phase() = commit.next();
+  ASSERT_TRUE(
+      driver.shard().Replay(PushRecordKind::kBegin, BytesOf(begin.SerializeAsString())).ok());
+  driver.shard().OnRecovered(OkStatus());
+}
+
+TEST(ShardRestoreTest, SavesAgainWhatTheSchedulerStillWaitsForAndNothingElse) {
+  proto::Commit commit;
+  commit.set_step(kVersion + 1);
+  commit.set_phase(3);
+  commit.set_save("best,checkpoint");
+  commit.set_checkpoint(true);
+  *commit.mutable_next() = PhaseOf(4, proto::Phase::TRAIN, kVersion + 2, 0);
+  for (const bool waits : {true, false}) {
+    ShardDriver driver(PlanOf(kSmallJob, {"checkpoint.durability=ASYNC"}));
+    RecoverBehindSave(driver, commit, waits);
+    EXPECT_EQ(driver.shard().version(), kVersion + 1);
+    EXPECT_EQ(driver.shard().TakeSaveRequest().has_value(), waits) << "else the files are whole";
+    proto::View view = GoOn(driver.plan());
+    view.set_version(kVersion + 1);
+    *view.mutable_phase() = commit.next();
+    *view.mutable_last_commit() = commit;
+    driver.View(view);
+    EXPECT_FALSE(driver.shard().TakeSaveRequest().has_value()) << "once";
+  }
 }
 
 }  // namespace

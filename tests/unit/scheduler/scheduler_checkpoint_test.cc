@@ -52,6 +52,19 @@ TEST(SchedulerCheckpointTest, EverySoManyVersionsAndNothingIsCommittedMeanwhile)
   EXPECT_EQ(state.samples(), 16u) << "of two steps, whatever came since";
 }
 
+TEST(SchedulerCheckpointTest, WhatAllHaveSavedIsNotAskedForAgain) {
+  SchedulerDriver driver({"checkpoint.every_steps=1"});
+  driver.Start();
+  EXPECT_EQ(Step(driver).save(), kCheckpoint);
+  driver.Beat(proto::SERVER, 0, 1);
+  EXPECT_EQ(SchedulerDriver::ViewOf(driver.Take()["server-0"]).last_commit().save(), kCheckpoint);
+  driver.SaveBoth();
+  driver.Beat(proto::SERVER, 0, 1);
+  const proto::View view = SchedulerDriver::ViewOf(driver.Take()["server-0"]);
+  EXPECT_EQ(view.last_commit().step(), 1u);
+  EXPECT_EQ(view.last_commit().save(), "");
+}
+
 TEST(SchedulerCheckpointTest, NoneAtTheEnd) {
   SchedulerDriver driver({"checkpoint.every_steps=1"});
   driver.Start();
@@ -108,8 +121,7 @@ TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
   after.Beat(proto::WORKER, 1);
   after.scheduler().OnTimer(after.now);
   EXPECT_FALSE(after.scheduler().stop().has_value()) << "servers that load are silent";
-  EXPECT_THAT(after.scheduler().WaitReport(),
-              HasSubstr("server 0 recovers version 3"));
+  EXPECT_THAT(after.scheduler().WaitReport(), HasSubstr("server 0 recovers version 3"));
   Restored(after, 0, 3);
   EXPECT_FALSE(SchedulerDriver::ViewOf(after.Take()["server-0"]).has_phase());
   Restored(after, 1, 3);
