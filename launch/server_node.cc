@@ -9,6 +9,7 @@
 #include "launch/server_metrics.h"
 #include "launch/server_model.h"
 #include "launch/server_report.h"
+#include "launch/snapshot_writer.h"
 #include "launch/status_board.h"
 #include "ps/shard.h"
 #include "ps/table/mapped_memory.h"
@@ -104,12 +105,13 @@ void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, c
   }
 }
 
-// Carries what the shard wants to disk, files and peers.
-void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold, ZmqEndpoint& endpoint,
-           Shard* shard) {
+// Carries what the shard wants to disk, files and peers.  `idle`: no message waits.
+void Flush(const JobPlan& plan, const NodeOptions& options, ColdTier* cold,
+           SnapshotWriter& snapshots, ZmqEndpoint& endpoint, bool idle, Shard* shard) {
   if (cold != nullptr) {
     cold->Exchange(*shard, SteadyMillis());
   }
+  snapshots.Exchange(*shard, cold, idle);
   if (std::optional<std::string> save = shard->TakeSaveRequest()) {
     SaveModel(plan, *save, options, cold, shard);
     Report(*shard, options, "saved");
@@ -150,19 +152,24 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   }
 
   HeapTrimmer heap(plan->memory_limit_bytes);
-  const auto flush = [&] { Flush(*plan, options, cold->get(), endpoint, &shard); };
+  SnapshotWriter snapshots(*plan, options, [&endpoint] { endpoint.Wake(); });
+  const auto flush = [&](bool idle) {
+    Flush(*plan, options, cold->get(), snapshots, endpoint, idle, &shard);
+  };
   Millis heard = SteadyMillis();          // From the scheduler.
   Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
   while (!shard.stop().has_value()) {
+    bool idle = true;
     const Status status = endpoint.Poll(
-        kPollMillis,
+        snapshots.HasWork(shard) ? 0 : kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
+          idle = false;
           const double now = SteadySeconds();
           shard.OnMessage(peer, frame, static_cast<Millis>(now * 1e3));
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);
           }
-          flush();
+          flush(false);
           if (peer == kSchedulerPeer) {
             heard = SteadyMillis();
             silence_max = 2 * static_cast<Millis>(plan->job.cluster().lease_ms());
@@ -189,7 +196,8 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
                    options.local ? 0 : RssBytes());
     shard.OnTimer(SteadyMillis());
-    flush();
+    flush(idle);
+    metrics.SetSnapshots(snapshots.stats());
     PublishIfDue(**board, *plan, shard, cold->get(), endpoint, metrics);
   }
   Report(shard, options, "left");

@@ -191,6 +191,8 @@ void CheckCheckpoint(const proto::Job& job, Mistakes* mistakes) {
   const proto::Checkpoint& checkpoint = job.checkpoint();
   mistakes->Require(checkpoint.keep() >= 1, {"checkpoint.keep"},
                     "keep is 0: a checkpoint would be deleted as soon as it is written");
+  mistakes->Require(checkpoint.full_every() >= 1, {"checkpoint.full_every"},
+                    "full_every is 0: 1 makes every checkpoint a whole one");
   if (checkpoint.every_steps() == 0) {
     return;
   }

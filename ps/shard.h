@@ -32,6 +32,7 @@
 #include "proto/plan.h"
 #include "ps/memory_governor.h"
 #include "ps/rank_hints.h"
+#include "ps/shard_snapshot.h"
 #include "ps/shard_state.h"
 
 namespace plexus {
@@ -108,6 +109,22 @@ class Shard {
   // The batch's rows stay in memory; `bytes` of the batch as it was taken, of which rows may be
   // missing that came back, and were taken again, since.
   void OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Status& status);
+  // A snapshot, in shard_snapshot.cc.  Set when one begins: the runtime opens its file, calls
+  // GatherSnapshot now and then, takes what snapshot() hands out (TakeBlocks, OnWritten), answers
+  // copies by snapshot().OnCopied or OnColdCopyFailed, and calls OnSnapshotSaved after the end
+  // block, with the digest of what was written; an error fails the job.
+  struct SnapshotOrder {
+    std::uint64_t version = 0;
+    std::uint64_t base = 0;
+  };
+  std::optional<SnapshotOrder> TakeSnapshotOrder() {
+    return std::exchange(snapshot_order_, std::nullopt);
+  }
+  ShardSnapshot& snapshot() { return snapshot_; }
+  const ShardSnapshot& snapshot() const { return snapshot_; }
+  void GatherSnapshot(std::uint64_t bytes);
+  void OnColdCopyFailed(const ColdKeys& keys, const Status& status);
+  void OnSnapshotSaved(proto::Saved saved, const Digest128& digest);
   MemoryUse memory_use() const;
   bool emergency() const { return emergency_; }
   // Pulls, pushes and commits that wait for rows from disk.
@@ -179,6 +196,11 @@ class Shard {
   void MakeVoid(std::uint64_t step, const google::protobuf::RepeatedField<std::uint32_t>& ranks);
   void OnVoidParts(const proto::VoidParts& parts);
   void SayVoid(proto::Heartbeat* heartbeat) const;
+  // shard_snapshot.cc
+  void BeginSnapshot(const proto::Commit& commit);
+  // Before the rows that they name are forgotten.
+  void AskForCopies();
+  void SaySnapshotSaved();
   // shard_memory.cc
   static constexpr Millis kSpillRetryMillis = 2000;
   // Asks for those rows of the groups' keys that lie on disk; true: there are some.  Adds the keys
@@ -242,6 +264,10 @@ class Shard {
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
   std::optional<std::uint64_t> restore_request_;
+  ShardSnapshot snapshot_;
+  std::optional<SnapshotOrder> snapshot_order_;
+  std::optional<proto::Saved> snapshot_saved_;  // Said until the next one begins.
+  std::string snapshot_nondeterministic_;       // As of its version.
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;

@@ -200,6 +200,9 @@ void Scheduler::TryCommit(Millis now) {
       !StepIsComplete()) {
     return;
   }
+  if (stop_requested_ && CheckpointIsUnderWay()) {
+    return;  // The last commit begins another one.
+  }
   const proto::Commit commit = MakeCommit();
   version_ = commit.step();
   last_commit_ = commit;
@@ -329,6 +332,10 @@ float Scheduler::DenseScale() const {
 
 void Scheduler::OnSaved(const proto::Saved& saved, Millis now) {
   NoteNondeterministic(saved.nondeterministic());
+  if (saved.name() == kCheckpoint) {
+    OnCheckpointSaved(saved, now);
+    return;
+  }
   if (saved.shard() >= plan_->shards() || saving_.empty() || saved.version() != version_) {
     return;
   }
@@ -352,24 +359,29 @@ void Scheduler::FinishSave(Millis now) {
     for (const auto& [shard, part] : saved_) {
       event.saved.push_back(part);
     }
-    if (name == kCheckpoint) {
-      event.state = checkpoint_;
-    }
   }
   saved_.clear();
-  if (phase_.kind() == proto::Phase::STOP && !stop_.has_value()) {
-    proto::Stop stop;
-    stop.set_exit_code(0);
-    stop_ = stop;
-    stopped_at_ = now;
-    AddEvent(SchedulerEvent::Kind::kStopped);
-    SendViews();
+  if (phase_.kind() == proto::Phase::STOP) {
+    MaybeEnd(now);
     return;
   }
   TryCommit(now);
   if (stop_requested_) {
     EndAspPhase(now);
   }
+}
+
+void Scheduler::MaybeEnd(Millis now) {
+  if (phase_.kind() != proto::Phase::STOP || !saving_.empty() || CheckpointIsUnderWay() ||
+      stop_.has_value()) {
+    return;
+  }
+  proto::Stop stop;
+  stop.set_exit_code(0);
+  stop_ = stop;
+  stopped_at_ = now;
+  AddEvent(SchedulerEvent::Kind::kStopped);
+  SendViews();
 }
 
 void Scheduler::RequestStop(Millis now) {

@@ -37,6 +37,9 @@ class Disk {
         case ColdRequest::Kind::kForget:
           Forget(request.keys);
           break;
+        case ColdRequest::Kind::kCopy:
+          shard_->snapshot().OnCopied(BatchOf(request.keys));
+          break;
       }
     }
   }
