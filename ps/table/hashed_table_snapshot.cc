@@ -12,8 +12,8 @@ namespace {
 // 2 MiB of the index.
 constexpr std::uint64_t kSlotsTogether = 2048;
 constexpr std::uint64_t kSlotsPerSlice = 1 << 17;
-// Buckets whose filters a slice adds.
-constexpr std::uint32_t kFiltersPerSlice = 16;
+// Buckets whose filters a slice adds at most.
+constexpr std::uint32_t kFiltersPerSlice = 64;
 
 }  // namespace
 
@@ -112,19 +112,23 @@ void HashedTable::GatherSlots(std::uint64_t slots) {
 
 bool HashedTable::GatherSlice(std::uint64_t bytes) {
   const std::uint64_t enough = snapshot_.bytes() + bytes;
+  const std::uint64_t together =
+      std::clamp<std::uint64_t>(bytes / cold_record_bytes_, 1, kSlotsTogether);
   std::uint64_t slots = 0;
   while (!snapshot_.walked() && snapshot_.bytes() < enough && slots < kSlotsPerSlice) {
-    slots += kSlotsTogether;
-    GatherSlots(kSlotsTogether);
+    slots += together;
+    GatherSlots(together);
   }
   if (!snapshot_.walked() || filter_ == nullptr) {
     return !snapshot_.walked();
   }
-  const auto bucket = static_cast<std::uint32_t>(snapshot_.next());
+  auto bucket = static_cast<std::uint32_t>(snapshot_.next());
   const std::uint32_t end = std::min(buckets_, bucket + kFiltersPerSlice);
-  AddFilters(bucket, end);
-  snapshot_.MoveTo(end);
-  return end < buckets_;
+  for (; bucket < end && snapshot_.bytes() < enough; ++bucket) {
+    AddFilters(bucket, bucket + 1);
+  }
+  snapshot_.MoveTo(bucket);
+  return bucket < buckets_;
 }
 
 }  // namespace plexus
