@@ -12,17 +12,21 @@
 //   full_*             a whole checkpoint with nothing else to do; target: 0.6 of the smaller of
 //                      the disk and 4 million rows/s
 //   incremental_*      one on top of it, after steps that changed `dirty` of the rows; target: 5 %
-//   step_ms, busy_*    steps of --keys keys one after the other, without a checkpoint, and with a
-//                      whole one beside them: the median step, the longest time away for a slice,
-//                      and the longest step; target: 50 ms
+//   step_ms            steps of --keys keys one after the other, without a checkpoint: median, most
+//   beside_disk_*      the same while another thread writes the file of disk_mb_s: what the machine
+//                      takes from whoever runs beside its disk
+//   busy_*             with a whole checkpoint beside them: steps, and the shard's thread away for
+//                      slices; target: all but one in a thousand within 50 ms
 //
 // Prints a table and, as its last line, one JSON object; exits with 1 if a figure misses its target
 // (full size only).
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fcntl.h>
@@ -163,15 +167,31 @@ class Bench {
     return static_cast<std::uint64_t>(FLAGS_dirty * static_cast<double>(FLAGS_rows));
   }
 
-  // Steps without a checkpoint, then as many as it takes with one beside them.
+  static void Tell(const std::string& name, std::vector<double> seconds, Report* report) {
+    report->AtMost(name, Median(seconds) * 1e3, "ms", 0);
+    report->AtMost(name + "_max", *std::max_element(seconds.begin(), seconds.end()) * 1e3, "ms", 0);
+  }
+
+  // Steps without a checkpoint, beside another file, and as many as it takes beside a checkpoint.
   void RunBusy(bool verdict, Report* report) {
     std::vector<double> alone;
     for (int i = 0; i < 200; ++i) {
       alone.push_back(TimedStep(nullptr));
     }
+    std::vector<double> beside_disk;
+    {
+      std::atomic<bool> done = false;
+      const std::jthread disk([&done] {
+        (void)DiskRate(FLAGS_rows * 152);
+        done = true;
+      });
+      while (!done) {
+        beside_disk.push_back(TimedStep(nullptr));
+      }
+    }
     proto::Commit::Checkpoint order;
     std::vector<double> beside;
-    double away = 0;
+    std::vector<double> away;
     const std::uint64_t written = writer_.stats().snapshots;
     const std::uint64_t at_once = writer_.stats().written_at_once;
     const double began = SteadySeconds();
@@ -183,15 +203,16 @@ class Bench {
       for (int turn = 0; turn < 2; ++turn) {
         const double turn_began = SteadySeconds();
         writer_.Exchange(shard_, nullptr, false);
-        away = std::max(away, SteadySeconds() - turn_began);
+        away.push_back(SteadySeconds() - turn_began);
       }
     }
-    report->AtMost("step_ms", Median(alone) * 1e3, "ms", 0);
-    report->AtMost("step_ms_max", *std::max_element(alone.begin(), alone.end()) * 1e3, "ms", 0);
-    report->AtMost("busy_step_ms", Median(beside) * 1e3, "ms", 0);
-    report->AtMost("busy_step_ms_max", *std::max_element(beside.begin(), beside.end()) * 1e3, "ms",
-                   0);
-    report->AtMost("busy_away_ms_max", away * 1e3, "ms", verdict ? 50 : 0);
+    Tell("step_ms", alone, report);
+    Tell("beside_disk_step_ms", beside_disk, report);
+    Tell("busy_step_ms", beside, report);
+    std::sort(away.begin(), away.end());
+    report->AtMost("busy_away_ms_99_9_percent", away[away.size() * 999 / 1000] * 1e3, "ms",
+                   verdict ? 50 : 0);
+    report->AtMost("busy_away_ms_max", away.back() * 1e3, "ms", 0);
     report->AtMost("busy_full_seconds", SteadySeconds() - began, "s", 0);
     report->AtMost("busy_written_at_once",
                    static_cast<double>(writer_.stats().written_at_once - at_once), "times", 0);
