@@ -291,6 +291,16 @@ Status CheckEnd(const BlockReader& reader, const proto::SavedFile& saved) {
   return OkStatus();
 }
 
+// Whether it is the file that the manifest names, by size and hash.
+bool IsFile(const std::string& path, const proto::SavedFile& saved) {
+  BlockReader reader(path);
+  StatusOr<std::uint32_t> kind = reader.Next();
+  while (kind.ok() && *kind != kEnd) {
+    kind = reader.Next();
+  }
+  return kind.ok() && reader.bytes() == saved.bytes() && reader.hash() == saved.hash();
+}
+
 // What a file has that is not in a newer link of its chain.
 class ChainVisitor {
  public:
@@ -375,7 +385,12 @@ Status VisitModelFile(const BlockVisitor& visitor, const std::string& path,
       status = DataLoss("a block of unknown kind");
     }
     if (!status.ok()) {
-      return status.Annotate(path + " at offset " + std::to_string(reader.offset()));
+      // A block's head has no checksum of its own: what does not fit the job may be damage.
+      const bool is_another =
+          status.code() == StatusCode::kFailedPrecondition && !IsFile(path, saved);
+      return (is_another ? DataLoss(status.message() + ", and not the file that the manifest names")
+                         : status)
+          .Annotate(path + " at offset " + std::to_string(reader.offset()));
     }
     if (kind == kEnd) {
       return OkStatus();

