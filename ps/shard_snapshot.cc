@@ -58,9 +58,8 @@ void ShardSnapshot::AddErased(std::uint32_t table, const std::vector<Key>& keys)
   constexpr std::size_t kKeysTogether = TableSnapshot::kBlockBytes / sizeof(Key);
   for (std::size_t at = 0; at < keys.size(); at += kKeysTogether) {
     const std::size_t count = std::min(kKeysTogether, keys.size() - at);
-    AddBlock(
-        {SnapshotBlock::Kind::kErased, table, static_cast<std::uint32_t>(count),
-         std::string(reinterpret_cast<const char*>(keys.data() + at), count * sizeof(Key))});
+    AddBlock({SnapshotBlock::Kind::kErased, table, static_cast<std::uint32_t>(count),
+              std::string(reinterpret_cast<const char*>(keys.data() + at), count * sizeof(Key))});
   }
 }
 
@@ -135,7 +134,9 @@ void ShardSnapshot::Abandon() {
   }
 }
 
-void ShardSnapshot::OnWritten(std::uint64_t bytes) { block_bytes_ -= std::min(block_bytes_, bytes); }
+void ShardSnapshot::OnWritten(std::uint64_t bytes) {
+  block_bytes_ -= std::min(block_bytes_, bytes);
+}
 
 std::uint64_t ShardSnapshot::bytes() const {
   std::uint64_t bytes = block_bytes_ + copying_bytes_;
@@ -160,10 +161,11 @@ bool ShardSnapshot::NeedsFull() {
 void Shard::BeginSnapshot(const proto::Commit& commit) {
   const std::uint64_t base = commit.checkpoint().base();
   if (snapshot_.under_way() || (base > 0 && base != snapshot_.version())) {
-    ReportFailure("server " + std::to_string(options_.shard) + " was told to write a checkpoint of "
-                  "version " + std::to_string(commit.step()) + " on that of " +
-                  std::to_string(base) + ", and its last one is " +
-                  std::to_string(snapshot_.version()) +
+    ReportFailure("server " + std::to_string(options_.shard) +
+                  " was told to write a checkpoint of "
+                  "version " +
+                  std::to_string(commit.step()) + " on that of " + std::to_string(base) +
+                  ", and its last one is " + std::to_string(snapshot_.version()) +
                   (snapshot_.under_way() ? ", which is not done" : ""));
     return;
   }
@@ -186,11 +188,12 @@ void Shard::AskForCopies() {
 
 void Shard::OnColdCopyFailed(const ColdKeys& keys, const Status& status) {
   snapshot_.Abandon();
-  ReportFailure("server " + std::to_string(options_.shard) + " could not write the checkpoint of "
-                "version " + std::to_string(snapshot_.version()) + ": " +
-                std::to_string(keys.keys.size()) + " rows of table " +
-                plan_->tables[keys.table].name + " could not be read from disk: " +
-                status.message());
+  ReportFailure("server " + std::to_string(options_.shard) +
+                " could not write the checkpoint of "
+                "version " +
+                std::to_string(snapshot_.version()) + ": " + std::to_string(keys.keys.size()) +
+                " rows of table " + plan_->tables[keys.table].name +
+                " could not be read from disk: " + status.message());
 }
 
 void Shard::OnSnapshotSaved(proto::Saved saved, const Digest128& digest) {

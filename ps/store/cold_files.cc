@@ -263,8 +263,7 @@ class RocksFiles final : public ColdFiles {
     return view;
   }
 
-  Status ReadPinned(View* view, std::uint32_t table,
-                    std::span<const ColdLookup> lookups) override {
+  Status ReadPinned(View* view, std::uint32_t table, std::span<const ColdLookup> lookups) override {
     const std::shared_lock lock(database_mutex_);
     rocksdb::Iterator* rows = static_cast<PinnedRows*>(view)->rows.get();
     if (rows == nullptr) {
@@ -544,8 +543,8 @@ class RocksFiles final : public ColdFiles {
   std::unique_ptr<rocksdb::DB> database_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // The default one, then the tables'.
   Status closed_;                                       // Why there is none.
-  std::mutex views_mutex_;         // Behind database_mutex_.
-  std::set<PinnedRows*> views_;  // Guarded by views_mutex_.
+  std::mutex views_mutex_;                              // Behind database_mutex_.
+  std::set<PinnedRows*> views_;                         // Guarded by views_mutex_.
   // Of the thread that writes.
   std::uint64_t file_count_ = 0;
   bool failed_ = false;  // The last write.

@@ -4,7 +4,8 @@
 // There is no write-ahead log and nothing in memtables.  Everything that was read was verified: by
 // RocksDB's block checksums, and each record by its own (cold_key.h).
 //
-// Thread safety: Write belongs to one thread; the rest may be called from any.  Views end before it.
+// Thread safety: Write belongs to one thread; the rest may be called from any.  Views end before
+// it.
 #pragma once
 
 #include <atomic>

@@ -395,8 +395,7 @@ class RocksColdStore final : public ColdStore {
     }
     ColdEvent event;
     event.status = files_->ReadPinned(copying.view.get(), batch.table, lookups);
-    event.kind =
-        event.status.ok() ? ColdEvent::Kind::kCopied : ColdEvent::Kind::kCopyFailed;
+    event.kind = event.status.ok() ? ColdEvent::Kind::kCopied : ColdEvent::Kind::kCopyFailed;
     if (event.status.ok()) {
       event.batch = std::move(batch);
     } else {

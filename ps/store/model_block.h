@@ -15,8 +15,8 @@ namespace plexus {
 
 inline constexpr std::string_view kModelMagic = "PLXMODEL";
 inline constexpr std::uint32_t kModelFormat = 2;
-inline constexpr std::uint32_t kIncrementalFormat = 3;  // Of a file that builds on others.
-inline constexpr std::size_t kRowHeadBytes = 24;        // Key, last step and count.
+inline constexpr std::uint32_t kIncrementalFormat = 3;         // Of a file that builds on others.
+inline constexpr std::size_t kRowHeadBytes = 24;               // Key, last step and count.
 inline constexpr std::uint32_t kModelBlockBytesMax = 1 << 28;  // No block of ours is longer.
 inline constexpr const char* kManifestName = "manifest.textproto";
 

@@ -349,9 +349,9 @@ void CheckBase(const std::string& directory, const proto::Manifest& manifest, Mo
                                "builds on version " + std::to_string(manifest.base()) +
                                    ", which is not whole: " + base.status().message()});
   } else if (base->version() != manifest.base() || seal != manifest.base_seal()) {
-    check->findings.push_back({path, std::nullopt,
-                               "builds on another checkpoint than the one that lies in " +
-                                   check->base + " now"});
+    check->findings.push_back(
+        {path, std::nullopt,
+         "builds on another checkpoint than the one that lies in " + check->base + " now"});
   }
 }
 
@@ -397,8 +397,8 @@ ModelCheck CheckModel(const std::string& directory) {
         continue;
       }
       known.insert(file.name());
-      FileCheck(directory + "/" + file.name(), &file, static_cast<std::uint32_t>(i),
-                &*manifest, &contents)
+      FileCheck(directory + "/" + file.name(), &file, static_cast<std::uint32_t>(i), &*manifest,
+                &contents)
           .Run();
     }
     CheckBase(directory, *manifest, &check);
@@ -411,8 +411,7 @@ ModelCheck CheckModel(const std::string& directory) {
     for (std::uint32_t shard = 0; std::filesystem::exists(directory + "/" + FileOfShard(shard));
          ++shard) {
       known.insert(FileOfShard(shard));
-      FileCheck(directory + "/" + FileOfShard(shard), nullptr, shard, nullptr, &contents)
-          .Run();
+      FileCheck(directory + "/" + FileOfShard(shard), nullptr, shard, nullptr, &contents).Run();
     }
   }
   for (const std::string& name : OtherFiles(directory, known)) {

@@ -2,8 +2,8 @@
 //
 // Every file that the manifest names: size, blocks' checksums and structure, whole-file hash, the
 // shard and version that it says it is of; the manifest's own checksum, and its model_digest
-// against the sum over all rows, dense blocks and filters of these files.  After damage it goes on with the next
-// block as long as block lengths can be followed, then with the next file.
+// against the sum over all rows, dense blocks and filters of these files.  After damage it goes on
+// with the next block as long as block lengths can be followed, then with the next file.
 //
 // Thread safety: pure functions on files.
 #pragma once

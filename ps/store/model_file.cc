@@ -72,8 +72,7 @@ Status WriteTable(const Table& table, std::uint32_t index, const ColdScan& scan,
                   ModelFileWriter* writer) {
   RowsWriter rows(index, writer);
   table.ForEachRow([&](const RowView& row) { rows.Add(row); });
-  RETURN_IF_ERROR(
-      ForEachColdRow(table, index, scan, [&](const RowView& row) { rows.Add(row); }));
+  RETURN_IF_ERROR(ForEachColdRow(table, index, scan, [&](const RowView& row) { rows.Add(row); }));
   rows.Flush();
   Status status;
   table.ForEachFilter([&](std::uint32_t bucket, const std::string& bytes) {
@@ -424,10 +423,9 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
   }
   for (std::size_t i = 0; i < state.dense().blocks().size(); ++i) {
     const std::span<const float> floats = state.dense().at(i);
-    RETURN_IF_ERROR(
-        writer.Write({SnapshotBlock::Kind::kDense, 0, state.dense().blocks()[i],
-                      std::string(reinterpret_cast<const char*>(floats.data()),
-                                  floats.size_bytes())}));
+    RETURN_IF_ERROR(writer.Write(
+        {SnapshotBlock::Kind::kDense, 0, state.dense().blocks()[i],
+         std::string(reinterpret_cast<const char*>(floats.data()), floats.size_bytes())}));
   }
   *digest = writer.digest();
   return writer.Finish();
@@ -450,15 +448,15 @@ StatusOr<std::vector<ModelLink>> ReadChain(const std::string& directory) {
     std::string seal;
     StatusOr<proto::Manifest> manifest = ReadManifest(at, &seal);
     if (!manifest.ok()) {
-      return chain.empty() ? manifest.status()
-                           : DataLoss(manifest.status().message() + "; " + directory +
-                                      " builds on it");
+      return chain.empty()
+                 ? manifest.status()
+                 : DataLoss(manifest.status().message() + "; " + directory + " builds on it");
     }
     if (!chain.empty()) {
       const proto::Manifest& newer = chain.back().manifest;
       if (manifest->version() != newer.base() || seal != newer.base_seal()) {
-        return DataLoss(at + "/" + kManifestName + ": not the one that " +
-                        chain.back().directory + " builds on");
+        return DataLoss(at + "/" + kManifestName + ": not the one that " + chain.back().directory +
+                        " builds on");
       }
     }
     if (manifest->base() >= manifest->version() && manifest->base() != 0) {

@@ -181,8 +181,8 @@ void ModelFileWriter::WriteRows(const SnapshotBlock& block) {
     RowView row;
     std::memcpy(&row.key, block.bytes.data() + at, sizeof(row.key));
     std::memcpy(&row.last_step, block.bytes.data() + at + 8, sizeof(row.last_step));
-    row.record = std::as_bytes(std::span(block.bytes).subspan(at + kRowHeadBytes,
-                                                              row_bytes - kRowHeadBytes));
+    row.record = std::as_bytes(
+        std::span(block.bytes).subspan(at + kRowHeadBytes, row_bytes - kRowHeadBytes));
     digest_ += RowDigest(spec.name, row);
   }
 }

@@ -10,7 +10,7 @@
 namespace plexus {
 namespace {
 
-constexpr std::size_t kAhead = 16;  // Rows between a prefetch and its use.
+constexpr std::size_t kAhead = 16;                  // Rows between a prefetch and its use.
 constexpr std::uint32_t kPlacesPerSlice = 1 << 17;  // That a slice of a snapshot looks at.
 
 std::uint32_t BucketRows(std::uint64_t rows, std::uint32_t buckets) {

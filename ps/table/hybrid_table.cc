@@ -300,9 +300,8 @@ RowView HybridTable::ViewOfShared(std::uint32_t bucket, std::uint32_t row) const
 
 void HybridTable::Visit(std::uint32_t b, const std::function<void(const RowView&)>& visit) const {
   const Bucket& bucket = buckets_[b];
-  bucket.sketch.ForEachExact([&](const HybridSketch::Slot& slot) {
-    visit(ViewOfExact(slot.key, slot.place - 1));
-  });
+  bucket.sketch.ForEachExact(
+      [&](const HybridSketch::Slot& slot) { visit(ViewOfExact(slot.key, slot.place - 1)); });
   for (std::uint32_t row = 0; bucket.shared != nullptr && row < addresses_.shared_rows(b); ++row) {
     if (bucket.shared[row].step != 0) {
       visit(ViewOfShared(b, row));

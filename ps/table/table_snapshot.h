@@ -57,9 +57,7 @@ class TableSnapshot {
   void End() { *this = TableSnapshot(); }
   bool active() const { return active_; }
 
-  bool Holds(std::uint64_t last_step) const {
-    return last_step >= first_ && last_step <= version_;
-  }
+  bool Holds(std::uint64_t last_step) const { return last_step >= first_ && last_step <= version_; }
   // Where the walk goes on; what places are is the table's.
   std::uint64_t next() const { return next_; }
   void MoveTo(std::uint64_t place) { next_ = place; }

@@ -89,9 +89,8 @@ struct Twin {
         dump.rows[key] = BytesOf(row);
       }
     }
-    table->ForEachFilter([&](std::uint32_t bucket, const std::string& bytes) {
-      dump.filters[bucket] = bytes;
-    });
+    table->ForEachFilter(
+        [&](std::uint32_t bucket, const std::string& bytes) { dump.filters[bucket] = bytes; });
     return dump;
   }
 
@@ -400,9 +399,7 @@ TEST_P(SnapshotProperty, IsTheTwinAsOfItsVersion) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, SnapshotProperty, ::testing::ValuesIn(Cases()),
-                         [](const ::testing::TestParamInfo<Case>& of) {
-                           return of.param.name;
-                         });
+                         [](const ::testing::TestParamInfo<Case>& of) { return of.param.name; });
 
 }  // namespace
 }  // namespace plexus

@@ -215,8 +215,7 @@ class TornChainTest : public CheckpointChainTest {
     ASSERT_NO_FATAL_FAILURE(WriteChain());
     fs::rename(run_, run_ + ".whole");
     for (const std::uint64_t version : {5, 7, 9}) {
-      for (const char* name :
-           {"manifest.textproto", "shard-00000.model", "shard-00001.model"}) {
+      for (const char* name : {"manifest.textproto", "shard-00000.model", "shard-00001.model"}) {
         files_.push_back({version, name});
       }
     }
@@ -232,8 +231,8 @@ class TornChainTest : public CheckpointChainTest {
   };
   std::string PathOf(const File& file) const { return DirectoryOf(file.version) + "/" + file.name; }
 
-  // `damage` was done to `file`: fsck names it, nothing that builds on it loads, and the job goes on
-  // from what is sound.
+  // `damage` was done to `file`: fsck names it, nothing that builds on it loads, and the job goes
+  // on from what is sound.
   template <typename Damage>
   void Expect(const File& file, const Damage& damage, const std::string& what) {
     fs::remove_all(run_);
@@ -243,8 +242,8 @@ class TornChainTest : public CheckpointChainTest {
     EXPECT_TRUE(std::any_of(check.findings.begin(), check.findings.end(),
                             [&](const ModelFinding& found) {
                               // Of another version's manifest, the files are named.
-                              return found.damage && found.file.starts_with(
-                                                         DirectoryOf(file.version) + "/");
+                              return found.damage &&
+                                     found.file.starts_with(DirectoryOf(file.version) + "/");
                             }))
         << what;
     for (const std::uint64_t version : {5, 7, 9}) {
@@ -273,8 +272,7 @@ TEST_F(TornChainTest, CutShort) {
   ASSERT_NO_FATAL_FAILURE(Prepare());
   for (const File& file : files_) {
     fs::remove_all(run_);
-    const std::uint64_t size =
-        fs::file_size(run_ + ".whole" + PathOf(file).substr(run_.size()));
+    const std::uint64_t size = fs::file_size(run_ + ".whole" + PathOf(file).substr(run_.size()));
     std::vector<std::uint64_t> places;
     for (std::uint64_t at = 0; at < size; at += 4096) {
       places.push_back(at);
@@ -283,8 +281,9 @@ TEST_F(TornChainTest, CutShort) {
       places.push_back(places_.Below(size));
     }
     for (const std::uint64_t at : places) {
-      ASSERT_NO_FATAL_FAILURE(Expect(file, [&] { fs::resize_file(PathOf(file), at); },
-                                     PathOf(file) + " cut at " + std::to_string(at)));
+      ASSERT_NO_FATAL_FAILURE(Expect(
+          file, [&] { fs::resize_file(PathOf(file), at); },
+          PathOf(file) + " cut at " + std::to_string(at)));
     }
     ASSERT_FALSE(HasFailure());
   }
@@ -312,12 +311,11 @@ TEST_F(TornChainTest, FlippedBits) {
 TEST_F(TornChainTest, GoneSwappedAndOfAnotherVersion) {
   ASSERT_NO_FATAL_FAILURE(Prepare());
   for (const File& file : files_) {
-    ASSERT_NO_FATAL_FAILURE(
-        Expect(file, [&] { fs::remove(PathOf(file)); }, PathOf(file) + " gone"));
+    ASSERT_NO_FATAL_FAILURE(Expect(
+        file, [&] { fs::remove(PathOf(file)); }, PathOf(file) + " gone"));
     const std::string other = DirectoryOf(file.version == 5 ? 2 : 5) + "/" + file.name;
     ASSERT_NO_FATAL_FAILURE(Expect(
-        file,
-        [&] { fs::copy_file(other, PathOf(file), fs::copy_options::overwrite_existing); },
+        file, [&] { fs::copy_file(other, PathOf(file), fs::copy_options::overwrite_existing); },
         PathOf(file) + " replaced by " + other));
   }
   for (const std::uint64_t version : {5, 7, 9}) {
