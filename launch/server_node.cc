@@ -95,14 +95,26 @@ int GiveUp(const NodeOptions& options, const Status& why, int exit_code) {
 }
 
 void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, const ColdTier* cold,
-                  const ZmqEndpoint& endpoint, ServerMetrics& metrics) {
+                  const SnapshotWriter& snapshots, const ZmqEndpoint& endpoint,
+                  ServerMetrics& metrics) {
   if (board.IsDue(SteadyMillis())) {
+    metrics.SetSnapshots(snapshots.stats());
     if (cold != nullptr) {
       metrics.SetDisk(cold->stats());
     }
     metrics.SetRefusedConnections(endpoint.refused());
     board.Publish(metrics.Pages(shard, plan, endpoint.bytes_sent(), endpoint.bytes_received()));
   }
+}
+
+// Measures what this process takes, for heartbeats and the memory limit.
+void TellUsage(const JobPlan& plan, const NodeOptions& options, const ZmqEndpoint& endpoint,
+               HeapTrimmer& heap, Shard* shard) {
+  if (plan.memory_limit_bytes > 0 && !options.local) {
+    heap.Trim(shard->memory_use(), SteadyMillis());
+  }
+  shard->SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
+                  options.local ? 0 : RssBytes());
 }
 
 // Carries what the shard wants to disk, files and peers.  `idle`: no message waits.
@@ -190,15 +202,10 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
       shard.Interrupt();
     }
-    if (plan->memory_limit_bytes > 0 && !options.local) {
-      heap.Trim(shard.memory_use(), SteadyMillis());
-    }
-    shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
-                   options.local ? 0 : RssBytes());
+    TellUsage(*plan, options, endpoint, heap, &shard);
     shard.OnTimer(SteadyMillis());
     flush(idle);
-    metrics.SetSnapshots(snapshots.stats());
-    PublishIfDue(**board, *plan, shard, cold->get(), endpoint, metrics);
+    PublishIfDue(**board, *plan, shard, cold->get(), snapshots, endpoint, metrics);
   }
   Report(shard, options, "left");
   SendLeaving(options, shard_options.registration.incarnation(), endpoint);
