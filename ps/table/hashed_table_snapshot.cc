@@ -83,10 +83,9 @@ void HashedTable::GatherSlots(std::uint64_t slots) {
   const std::uint64_t width = all / std::max<std::uint64_t>(1, index_.slot_count() / slots);
   const std::uint64_t last = all - first <= width ? all : first + width;
   gathered_.clear();
-  index_.ForEachBetween(first, last, [&](const Slot& slot) {
-    if (!snapshot_.Holds(slot.last_step)) {
-      return;
-    }
+  // Of an incremental one few slots are wanted: their hashes alone are computed.
+  const auto wanted = [this](const Slot& slot) { return snapshot_.Holds(slot.last_step); };
+  index_.ForEachBetween(first, last, wanted, [this](const Slot& slot) {
     if (slot.place >= kColdPlace) {
       snapshot_.AddCold(slot.key, cold_record_bytes_);
     } else {
