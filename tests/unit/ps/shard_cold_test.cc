@@ -240,6 +240,23 @@ class SnapshotCheck {
   std::uint64_t checked_ = 0;
 };
 
+// As many rows as the warm shard has, and on disk no copies of others.
+void CheckRows(const JobPlan& plan, ShardDriver& warm, ShardDriver& cold, Disk* disk) {
+  std::uint64_t rows = 0;
+  bool evicts = false;
+  for (std::uint32_t t = 0; t < plan.tables.size(); ++t) {
+    const Table& table = cold.shard().state().table(t);
+    evicts = evicts || table.spec().eviction.unseen_versions > 0;
+    rows += table.spec().spills ? table.row_count() : 0;
+    if (!plan.asp() || !evicts) {
+      EXPECT_EQ(table.row_count(), warm.shard().state().table(t).row_count());
+    }
+  }
+  EXPECT_EQ(evicts, disk->forgotten() > 0);
+  disk->Collect();
+  EXPECT_LE(disk->rows(), rows) << "copies of rows that are no more";
+}
+
 void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) {
   ShardDriver warm(plan);
   ShardDriver cold(plan, 0, /*spill_always=*/true);
@@ -299,19 +316,7 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
     EXPECT_EQ(*digest, warm.shard().state().Digest());
   }
   EXPECT_EQ(warm_answers.size(), cold_answers.size());
-  std::uint64_t rows = 0;
-  bool evicts = false;
-  for (std::uint32_t t = 0; t < plan->tables.size(); ++t) {
-    const Table& table = cold.shard().state().table(t);
-    evicts = evicts || table.spec().eviction.unseen_versions > 0;
-    rows += table.spec().spills ? table.row_count() : 0;
-    if (!plan->asp() || !evicts) {
-      EXPECT_EQ(table.row_count(), warm.shard().state().table(t).row_count());
-    }
-  }
-  EXPECT_EQ(evicts, disk.forgotten() > 0);
-  disk.Collect();
-  EXPECT_LE(disk.rows(), rows) << "copies of rows that are no more";
+  CheckRows(*plan, warm, cold, &disk);
   cold.ExpectCountersAddUp();
 }
 
