@@ -98,8 +98,27 @@ ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::u
       shard_(options.plan, OptionsOf(options, index, registration_)),
       endpoint_(world.Open(process_, ShardPeer(index) + "#1", ShardPeer(index), this)) {}
 
+// A slice of a checkpoint, if one is under way; it is on disk some messages after its end.
+void ServerProcess::WriteSnapshot() {
+  (void)shard_.TakeSnapshotOrder();
+  if (snapshot_ended_ && random_.Below(4) == 0) {
+    snapshot_ended_ = false;
+    proto::Saved saved;
+    saved.set_name(kCheckpoint);
+    shard_.OnSnapshotSaved(std::move(saved), {});
+  }
+  if (shard_.snapshot().under_way()) {
+    shard_.GatherSnapshot(random_.Between(1, 300));
+  }
+  for (const SnapshotBlock& block : shard_.snapshot().TakeBlocks()) {
+    shard_.snapshot().OnWritten(block.bytes.size());
+    snapshot_ended_ = snapshot_ended_ || block.kind == SnapshotBlock::Kind::kEnd;
+  }
+}
+
 // False while a model is being written: what would be sent waits.
 bool ServerProcess::Flush() {
+  WriteSnapshot();
   if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
     being_saved_.emplace().set_name(*save);
     return false;

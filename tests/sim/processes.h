@@ -83,6 +83,7 @@ class ServerProcess final : public Actor {
  private:
   bool Flush();
   void Leave();
+  void WriteSnapshot();
   World& world_;
   const ProcessOptions& options_;
   const std::uint32_t index_;
@@ -93,6 +94,7 @@ class ServerProcess final : public Actor {
   EndpointId endpoint_;
   std::vector<Delivery> backlog_;  // Came while a model was written.
   std::optional<proto::Saved> being_saved_;
+  bool snapshot_ended_ = false;  // And it was not said yet.
 };
 
 // One rank's thread.
