@@ -174,10 +174,12 @@ TEST(SchedulerCheckpointTest, GoesOnOnceAllServersHaveLoadedIt) {
   EXPECT_EQ(first.recover().checkpoint(), 3u);
   EXPECT_FALSE(first.has_phase());
   after.now = 10 * SchedulerDriver::kLease;
-  after.Beat(proto::WORKER, 0);
-  after.Beat(proto::WORKER, 1);
+  for (const proto::Role role : {proto::SERVER, proto::WORKER}) {
+    after.Beat(role, 0);
+    after.Beat(role, 1);
+  }
   after.scheduler().OnTimer(after.now);
-  EXPECT_FALSE(after.scheduler().stop().has_value()) << "servers that load are silent";
+  EXPECT_FALSE(after.scheduler().stop().has_value()) << "servers that load say that they live";
   EXPECT_THAT(after.scheduler().WaitReport(), HasSubstr("server 0 recovers version 3"));
   Restored(after, 0, 3);
   EXPECT_FALSE(SchedulerDriver::ViewOf(after.Take()["server-0"]).has_phase());
