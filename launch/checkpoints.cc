@@ -23,6 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kManifestName = "manifest.textproto";
+// Whole checkpoints that stay, if more than one checkpoint does.
+constexpr std::uint32_t kWholeMin = 2;
 
 std::string FolderOf(const std::string& run_dir) { return run_dir + "/checkpoints"; }
 
@@ -119,14 +121,26 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
   Failpoint("checkpoint.latest");
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
   std::uint32_t kept = 0;
+  std::uint32_t whole = 0;           // Of these.
+  std::set<std::uint64_t> built_on;  // By those that are kept.
   for (const auto& [version, complete] : versions) {
     if (version > manifest.version()) {
       continue;  // The shards may be writing it.
     }
-    if (!complete || kept == keep) {
-      RETURN_IF_ERROR(DeleteCheckpoint(SavedDirectory(run_dir, kCheckpoint, version)));
+    const std::string of_version = SavedDirectory(run_dir, kCheckpoint, version);
+    // Those that build on one file share its damage: of two kept, one is of another chain.
+    const bool is_kept =
+        kept < keep || built_on.contains(version) || (keep > 1 && whole < kWholeMin);
+    if (!complete || !is_kept) {
+      RETURN_IF_ERROR(DeleteCheckpoint(of_version));
+      continue;
+    }
+    ++kept;
+    const StatusOr<proto::Manifest> found = ReadManifest(of_version);
+    if (found.ok() && found->base() > 0) {
+      built_on.insert(found->base());
     } else {
-      ++kept;
+      ++whole;
     }
   }
   return OkStatus();

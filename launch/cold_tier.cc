@@ -60,6 +60,12 @@ void ColdTier::Exchange(Shard& shard, Millis now) {
       case ColdEvent::Kind::kWriteFailed:
         shard.OnSpillFailed(event->batch, event->bytes, event->status);
         break;
+      case ColdEvent::Kind::kCopied:
+        shard.snapshot().OnCopied(event->batch);
+        break;
+      case ColdEvent::Kind::kCopyFailed:
+        shard.OnColdCopyFailed(event->keys, event->status);
+        break;
     }
     HandOver(shard);
   }
@@ -76,6 +82,9 @@ void ColdTier::HandOver(Shard& shard) {
         break;
       case ColdRequest::Kind::kForget:
         store_->Forget(std::move(request.keys));
+        break;
+      case ColdRequest::Kind::kCopy:
+        store_->Copy(std::move(request.keys));
         break;
     }
   }

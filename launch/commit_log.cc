@@ -121,7 +121,7 @@ Status CommitLog::AppendStep(const proto::CommittedStep& step) {
   if (sync_) {
     RETURN_IF_ERROR(log_->Sync());
   }
-  if (step.commit().checkpoint() && log_->segments().back() < step.state().version()) {
+  if (step.commit().has_checkpoint() && log_->segments().back() < step.state().version()) {
     RETURN_IF_ERROR(log_->BeginSegment(step.state().version(), true));
     return AppendStart();
   }

@@ -354,12 +354,22 @@ Status RunRecord::WriteSavedModel(const SchedulerEvent& event) {
     table.set_name(name);
     table.set_rows(usage.first);
   }
-  WriteLine(Json({{"event", "saved"},
-                  {"model", event.text},
-                  {"version", event.step},
-                  {"model_digest", manifest.model_digest()}})
-                .dump());
+  Json line = {{"event", "saved"}, {"model", event.text}, {"version", event.step}};
+  if (event.base == 0) {
+    line["model_digest"] = manifest.model_digest();
+  } else {
+    line["base"] = event.base;
+  }
+  WriteLine(line.dump());
   if (event.text == kCheckpoint) {
+    if (event.base > 0) {
+      manifest.set_base(event.base);
+      RETURN_IF_ERROR(ReadManifest(SavedDirectory(options_.run_dir, kCheckpoint, event.base),
+                                   manifest.mutable_base_seal())
+                          .status()
+                          .Annotate("the checkpoint of version " + std::to_string(event.step) +
+                                    " builds on one that is gone"));
+    }
     manifest.set_job_hash(TrainingHash(plan_->job));
     *manifest.mutable_scheduler() = event.state;
     return FinishCheckpoint(options_.run_dir, manifest, plan_->job.checkpoint().keep());

@@ -154,6 +154,9 @@ void SchedulerMetrics::FillTraining(const Scheduler& scheduler) {
            static_cast<double>(totals.worker_deaths));
   SetTotal("plexus_scheduler_server_deaths_total", "Servers that were restarted and recovered.",
            static_cast<double>(totals.server_deaths));
+  SetTotal("plexus_scheduler_late_checkpoints_total",
+           "Checkpoints that began later than due, since one was still being written.",
+           static_cast<double>(totals.late_checkpoints));
   SetTotal("plexus_scheduler_messages_refused_total", "Messages refused, members refused.",
            static_cast<double>(scheduler.messages_refused()));
   std::uint64_t bad_lines = 0;

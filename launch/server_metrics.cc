@@ -148,6 +148,23 @@ void ServerMetrics::FillMemory(const Shard& shard) {
            shard.log_failing() ? 1 : 0);
 }
 
+void ServerMetrics::FillSnapshots(const Shard& shard) {
+  SetTotal("plexus_ps_snapshots_total", "Files of checkpoints written.",
+           static_cast<double>(snapshots_.snapshots));
+  SetTotal("plexus_ps_snapshot_bytes_total", "Bytes of these files.",
+           static_cast<double>(snapshots_.bytes));
+  SetTotal("plexus_ps_snapshots_at_once_total",
+           "Checkpoints of which the rest was written at once, while the shard waited.",
+           static_cast<double>(snapshots_.written_at_once));
+  SetGauge("plexus_ps_snapshot_waiting_bytes", "Of a checkpoint: gathered, and not yet written.",
+           static_cast<double>(shard.snapshot().bytes()));
+  const std::string help = "The longest that the shard's thread was busy with a checkpoint.";
+  SetGauge("plexus_ps_snapshot_pause_seconds_max", help, snapshots_.slice_seconds_max,
+           {{"why", "slice"}});
+  SetGauge("plexus_ps_snapshot_pause_seconds_max", help, snapshots_.at_once_seconds_max,
+           {{"why", "at_once"}});
+}
+
 void ServerMetrics::SetDisk(const ColdStoreStats& stats) {
   const std::string rows_help = "Rows written to disk and read back.";
   SetTotal("plexus_ps_cold_rows_total", rows_help, static_cast<double>(stats.rows_written),
@@ -200,6 +217,7 @@ void ServerMetrics::Fill(const Shard& shard) {
   FillQueues(shard);
   FillTables(shard);
   FillMemory(shard);
+  FillSnapshots(shard);
 }
 
 StatusPages ServerMetrics::Pages(const Shard& shard, const JobPlan& plan, std::uint64_t bytes_sent,

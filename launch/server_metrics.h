@@ -9,6 +9,7 @@
 #include <string>
 
 #include "common/metrics/metrics.h"
+#include "launch/snapshot_writer.h"
 #include "launch/status_board.h"
 #include "proto/plan.h"
 #include "ps/shard.h"
@@ -30,6 +31,9 @@ class ServerMetrics {
   // Of the rows on disk.
   void SetDisk(const ColdStoreStats& stats);
 
+  // Of the checkpoints' files.
+  void SetSnapshots(const SnapshotStats& stats) { snapshots_ = stats; }
+
   // What there is to show now; the bytes are those of frames so far.
   StatusPages Pages(const Shard& shard, const JobPlan& plan, std::uint64_t bytes_sent,
                     std::uint64_t bytes_received);
@@ -48,6 +52,7 @@ class ServerMetrics {
   void FillQueues(const Shard& shard);
   void FillTables(const Shard& shard);
   void FillMemory(const Shard& shard);
+  void FillSnapshots(const Shard& shard);
 
   const std::uint32_t shard_;
   Metrics metrics_;
@@ -55,6 +60,7 @@ class ServerMetrics {
   Histogram& push_seconds_;
   Histogram& commit_seconds_;
   Histogram& other_seconds_;
+  SnapshotStats snapshots_;
   std::uint64_t damaged_ = 0;
   std::uint64_t connections_refused_ = 0;
   std::uint64_t commits_seen_ = 0;

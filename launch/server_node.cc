@@ -16,6 +16,7 @@
 #include "launch/server_metrics.h"
 #include "launch/server_model.h"
 #include "launch/server_report.h"
+#include "launch/snapshot_writer.h"
 #include "launch/status_board.h"
 #include "ps/shard.h"
 #include "ps/table/mapped_memory.h"
@@ -101,8 +102,10 @@ int GiveUp(const NodeOptions& options, const Status& why, int exit_code) {
 }
 
 void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, const ColdTier* cold,
-                  const ZmqEndpoint& endpoint, ServerMetrics& metrics) {
+                  const SnapshotWriter& snapshots, const ZmqEndpoint& endpoint,
+                  ServerMetrics& metrics) {
   if (board.IsDue(SteadyMillis())) {
+    metrics.SetSnapshots(snapshots.stats());
     if (cold != nullptr) {
       metrics.SetDisk(cold->stats());
     }
@@ -111,22 +114,35 @@ void PublishIfDue(StatusBoard& board, const JobPlan& plan, const Shard& shard, c
   }
 }
 
+// Measures what this process takes, for heartbeats and the memory limit.
+void TellUsage(const JobPlan& plan, const NodeOptions& options, const ZmqEndpoint& endpoint,
+               HeapTrimmer& heap, Shard* shard) {
+  if (plan.memory_limit_bytes > 0 && !options.local) {
+    heap.Trim(shard->memory_use(), SteadyMillis());
+  }
+  shard->SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
+                  options.local ? 0 : RssBytes());
+}
+
 // What the shard wants, carried to disk, files and peers.
 class Courier {
  public:
   Courier(const JobPlan& plan, const NodeOptions& options, ZmqEndpoint& endpoint, ColdTier* cold,
-          PushLog* log, Shard& shard)
+          PushLog* log, SnapshotWriter& snapshots, Shard& shard)
       : plan_(plan),
         options_(options),
         endpoint_(endpoint),
         cold_(cold),
         log_(log),
+        snapshots_(snapshots),
         shard_(shard) {}
 
-  void Flush() {
+  // `idle`: no message waits.
+  void Flush(bool idle) {
     if (cold_ != nullptr) {
       cold_->Exchange(shard_, SteadyMillis());
     }
+    snapshots_.Exchange(shard_, cold_, idle);
     if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
       SaveModel(plan_, *save, options_, cold_, &shard_);
       Report(shard_, options_, "saved");
@@ -158,10 +174,10 @@ class Courier {
   }
 
   // What a timer sends depends on no record that waits for the log.
-  void OnTimer() {
+  void OnTimer(bool idle) {
     shard_.OnTimer(SteadyMillis());
     Send(shard_.outbox().Take());
-    Flush();
+    Flush(idle);
   }
 
  private:
@@ -185,6 +201,7 @@ class Courier {
   ZmqEndpoint& endpoint_;
   ColdTier* const cold_;
   PushLog* const log_;
+  SnapshotWriter& snapshots_;
   Shard& shard_;
   std::vector<Envelope> waiting_;  // For the log.
   std::uint64_t version_ = 0;      // At the last look, for failpoints.
@@ -233,13 +250,16 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
   }
 
   HeapTrimmer heap(plan->memory_limit_bytes);
-  Courier courier(*plan, options, endpoint, cold->get(), log->get(), shard);
+  SnapshotWriter snapshots(*plan, options, [&endpoint] { endpoint.Wake(); });
+  Courier courier(*plan, options, endpoint, cold->get(), log->get(), snapshots, shard);
   Millis heard = SteadyMillis();          // From the scheduler.
   Millis silence_max = kFirstWordMillis;  // It may still be starting; then, two leases.
   while (!shard.stop().has_value()) {
+    bool idle = true;
     const Status status = endpoint.Poll(
-        kPollMillis,
+        snapshots.HasWork(shard) ? 0 : kPollMillis,
         [&](const std::string& peer, const Bytes& frame) {
+          idle = false;
           const double now = SteadySeconds();
           if (peer == kSchedulerPeer) {
             Failpoint("server.before_commit");
@@ -248,7 +268,7 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
           if ((*board)->on()) {
             metrics.OnFrame(shard, HeaderOf(frame).type, SteadySeconds() - now);
           }
-          courier.Flush();
+          courier.Flush(false);
           if (peer == kSchedulerPeer) {
             heard = SteadyMillis();
             silence_max = SilenceMax(*plan);
@@ -269,13 +289,9 @@ int RunServerNode(std::shared_ptr<const JobPlan> plan, NetContext& context,
     if (options.signals != nullptr && options.signals->load(std::memory_order_relaxed) > 0) {
       shard.Interrupt();
     }
-    if (plan->memory_limit_bytes > 0 && !options.local) {
-      heap.Trim(shard.memory_use(), SteadyMillis());
-    }
-    shard.SetUsage(endpoint.bytes_sent() + endpoint.bytes_received(), PeakRssBytes(),
-                   options.local ? 0 : RssBytes());
-    courier.OnTimer();
-    PublishIfDue(**board, *plan, shard, cold->get(), endpoint, metrics);
+    TellUsage(*plan, options, endpoint, heap, &shard);
+    courier.OnTimer(idle);
+    PublishIfDue(**board, *plan, shard, cold->get(), snapshots, endpoint, metrics);
   }
   Report(shard, options, "left");
   SendLeaving(options, shard_options.registration.incarnation(), endpoint);

@@ -191,6 +191,8 @@ void CheckCheckpoint(const proto::Job& job, Mistakes* mistakes) {
   const proto::Checkpoint& checkpoint = job.checkpoint();
   mistakes->Require(checkpoint.keep() >= 1, {"checkpoint.keep"},
                     "keep is 0: a checkpoint would be deleted as soon as it is written");
+  mistakes->Require(checkpoint.full_every() >= 1, {"checkpoint.full_every"},
+                    "full_every is 0: 1 makes every checkpoint a whole one");
   const StatusOr<std::uint64_t> log_limit = ParseByteSize(checkpoint.log_limit());
   mistakes->Require(log_limit.ok(), {"checkpoint.log_limit"}, log_limit.status().message());
   const bool durable = checkpoint.durability() != proto::Checkpoint::NONE;

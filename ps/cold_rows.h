@@ -33,10 +33,11 @@ struct ColdKeys {
 // shard made them: a row that is forgotten, made anew and spilled is there, one that is spilled and
 // forgotten is not.
 struct ColdRequest {
-  enum class Kind { kSpill, kRead, kForget };
+  // kCopy: the rows as they are when it is asked for, whatever is spilled or forgotten after it.
+  enum class Kind { kSpill, kRead, kForget, kCopy };
   Kind kind = Kind::kRead;
   ColdBatch rows;  // kSpill.
-  ColdKeys keys;   // kRead, kForget.
+  ColdKeys keys;   // kRead, kForget, kCopy.
 };
 
 }  // namespace plexus

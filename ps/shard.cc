@@ -23,6 +23,10 @@ Shard::Shard(std::shared_ptr<const JobPlan> plan, ShardOptions options)
       applied_(plan_->ranks()),
       parked_(plan_->ranks()),
       hints_(plan_->ranks()),
+      snapshot_(
+          &state_, SnapshotBytesMax(plan_->memory_limit_bytes),
+          (plan_->job.checkpoint().every_steps() > 0 || plan_->durable()) &&
+              plan_->job.checkpoint().full_every() > 1),
       governor_(plan_->memory_limit_bytes) {}
 
 void Shard::OnMessage(const std::string& peer, const Bytes& frame, Millis now) {
@@ -368,10 +372,13 @@ void Shard::OnCommit(const proto::Commit& commit, Millis) {
   if (!commit.save().empty()) {
     save_request_ = commit.save();
   }
+  if (commit.has_checkpoint()) {
+    BeginSnapshot(commit);
+  }
   if (commit.has_next()) {
     StartPhase(commit.next());
   }
-  if (commit.checkpoint()) {
+  if (commit.has_checkpoint()) {
     LogBegin();
   }
   AnswerParked();
@@ -499,6 +506,7 @@ void Shard::OnTimer(Millis now) {
       *control.mutable_saved() = *saved_;
       SendControl(control);
     }
+    SaySnapshotSaved();
   }
 }
 

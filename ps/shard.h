@@ -36,6 +36,7 @@
 #include "ps/memory_governor.h"
 #include "ps/push_record.h"
 #include "ps/rank_hints.h"
+#include "ps/shard_snapshot.h"
 #include "ps/shard_state.h"
 
 namespace plexus {
@@ -134,6 +135,22 @@ class Shard {
   // The batch's rows stay in memory; `bytes` of the batch as it was taken, of which rows may be
   // missing that came back, and were taken again, since.
   void OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Status& status);
+  // A snapshot, in shard_snapshot.cc.  Set when one begins: the runtime opens its file, calls
+  // GatherSnapshot now and then, takes what snapshot() hands out (TakeBlocks, OnWritten), answers
+  // copies by snapshot().OnCopied or OnColdCopyFailed, and calls OnSnapshotSaved after the end
+  // block, with the digest of what was written; an error fails the job.
+  struct SnapshotOrder {
+    std::uint64_t version = 0;
+    std::uint64_t base = 0;
+  };
+  std::optional<SnapshotOrder> TakeSnapshotOrder() {
+    return std::exchange(snapshot_order_, std::nullopt);
+  }
+  ShardSnapshot& snapshot() { return snapshot_; }
+  const ShardSnapshot& snapshot() const { return snapshot_; }
+  void GatherSnapshot(std::uint64_t bytes);
+  void OnColdCopyFailed(const ColdKeys& keys, const Status& status);
+  void OnSnapshotSaved(std::uint64_t version, proto::Saved saved, const Digest128& digest);
   MemoryUse memory_use() const;
   bool emergency() const { return emergency_; }
   // Pulls, pushes and commits that wait for rows from disk.
@@ -226,6 +243,11 @@ class Shard {
   void ReleaseAcknowledgements();
   Status ReplayStep(const Bytes& payload);
   proto::Register Registration() const;
+  // shard_snapshot.cc
+  void BeginSnapshot(const proto::Commit& commit);
+  // Before the rows that they name are forgotten.
+  void AskForCopies();
+  void SaySnapshotSaved();
   // shard_memory.cc
   static constexpr Millis kSpillRetryMillis = 2000;
   // Asks for those rows of the groups' keys that lie on disk; true: there are some.  Adds the keys
@@ -290,6 +312,10 @@ class Shard {
   std::optional<std::string> save_request_;
   std::optional<proto::Recover> recover_request_;
   proto::Recover recovers_;  // That was taken.
+  ShardSnapshot snapshot_;
+  std::optional<SnapshotOrder> snapshot_order_;
+  std::optional<proto::Saved> snapshot_saved_;  // Said until the next one begins.
+  std::string snapshot_nondeterministic_;       // As of its version.
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;

@@ -103,6 +103,7 @@ void Shard::MaybeComplete() {
       !(plan_->asp() ? CompleteAspPhase(&complete) : CompleteStep(&complete))) {
     return;
   }
+  complete.set_needs_full_checkpoint(snapshot_.NeedsFull());
   complete_ = std::move(complete);
   LogComplete();
   ReleaseAcknowledgements();

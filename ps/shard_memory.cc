@@ -91,6 +91,7 @@ bool Shard::CommitMustWait(const proto::Commit& commit) {
 }
 
 void Shard::ForgetEvicted() {
+  AskForCopies();
   for (ColdKeys& keys : state_.TakeForgotten()) {
     auto& asked = asked_[keys.table];
     for (const Key key : keys.keys) {
@@ -178,7 +179,7 @@ void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
 MemoryUse Shard::memory_use() const {
   return {.committed = state_.memory_bytes(),
           .free = state_.free_bytes(),
-          .pending = pending_bytes_ + hints_.bytes(),
+          .pending = pending_bytes_ + hints_.bytes() + snapshot_.bytes(),
           .spilling = spilling_bytes_,
           .other = other_bytes_};
 }

@@ -51,6 +51,8 @@ class ShardState {
 
   std::uint32_t table_count() const { return static_cast<std::uint32_t>(tables_.size()); }
   const Table& table(std::uint32_t index) const { return *tables_[index]; }
+  Table& mutable_table(std::uint32_t index) { return *tables_[index]; }  // For snapshots.
+  std::uint32_t buckets() const { return plan_->buckets(); }
   // Before rows are put back: the table has so many on all shards.
   void Reserve(const std::string& table, std::uint64_t rows);
   // Put back what a saved model holds; rows and blocks of other shards are ignored.

@@ -225,6 +225,9 @@ void Scheduler::TryCommit(Millis now) {
       !StepIsComplete()) {
     return;
   }
+  if (stop_requested_ && CheckpointIsUnderWay()) {
+    return;  // The last commit begins another one.
+  }
   const proto::Commit commit = MakeCommit();
   version_ = commit.step();
   last_commit_ = commit;
@@ -355,6 +358,10 @@ float Scheduler::DenseScale() const {
 
 void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
   NoteNondeterministic(saved.nondeterministic());
+  if (saved.name() == kCheckpoint) {
+    OnCheckpointSaved(peer, saved, now);
+    return;
+  }
   if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
     return;
   }
@@ -378,29 +385,29 @@ void Scheduler::FinishSave(Millis now) {
     for (const auto& [shard, part] : saved_) {
       event.saved.push_back(part);
     }
-    if (name == kCheckpoint) {
-      event.state = checkpoint_;
-      checkpoint_version_ = version_;
-      complete_checkpoints_.push_back(version_);
-      if (complete_checkpoints_.size() > plan_->job.checkpoint().keep()) {
-        complete_checkpoints_.pop_front();
-      }
-    }
   }
   saved_.clear();
-  if (phase_.kind() == proto::Phase::STOP && !stop_.has_value()) {
-    proto::Stop stop;
-    stop.set_exit_code(0);
-    stop_ = stop;
-    stopped_at_ = now;
-    AddEvent(SchedulerEvent::Kind::kStopped);
-    SendViews();
+  if (phase_.kind() == proto::Phase::STOP) {
+    MaybeEnd(now);
     return;
   }
   TryCommit(now);
   if (stop_requested_) {
     EndAspPhase(now);
   }
+}
+
+void Scheduler::MaybeEnd(Millis now) {
+  if (phase_.kind() != proto::Phase::STOP || !saving_.empty() || CheckpointIsUnderWay() ||
+      stop_.has_value()) {
+    return;
+  }
+  proto::Stop stop;
+  stop.set_exit_code(0);
+  stop_ = stop;
+  stopped_at_ = now;
+  AddEvent(SchedulerEvent::Kind::kStopped);
+  SendViews();
 }
 
 void Scheduler::RequestStop(Millis now) {

@@ -58,7 +58,7 @@ struct SchedulerEvent {
     kStep,        // A step was committed: step, samples, loss_sum.
     kVoidPushes,  // Of `rank`, so many `pushes` counted as empty (ASP: of the phase): step.
     kEvaluated,   // phase (what was evaluated), figures.
-    kSaved,       // All shards wrote model `text` at version `step`: saved.
+    kSaved,       // All shards wrote model `text` of version `step`: saved; `base` of kCheckpoint.
     kWorkerLost,  // text.
     kServerLost,  // text.
     kStopped,     // exit_code, text.
@@ -74,7 +74,8 @@ struct SchedulerEvent {
   std::uint32_t rank = 0;
   std::uint64_t pushes = 0;
   std::vector<proto::Saved> saved;
-  proto::SchedulerState state;  // kSaved of kCheckpoint.
+  proto::SchedulerState state;  // kSaved of kCheckpoint,
+  std::uint64_t base = 0;       // the version that it builds on; 0: it is whole.
   proto::CommittedStep committed;
 };
 
@@ -87,6 +88,7 @@ struct TrainingTotals {
   std::uint64_t worker_deaths = 0;
   std::uint64_t server_deaths = 0;
   bool inexact = false;  // Deterministic SSP: a pull could not be answered at the rule's version.
+  std::uint64_t late_checkpoints = 0;  // That began later, since one was still being written.
   bool interrupted = false;
   // By rank: pushes whose gradients were not finite; they counted as empty.
   std::map<std::uint32_t, std::uint64_t> void_pushes;
@@ -172,6 +174,12 @@ class Scheduler {
   proto::SchedulerState StateOf(std::uint64_t version, const proto::Phase& phase) const;
   // What the job would go on from after `step`, were it not stopped.
   void AddCheckpoint(std::uint64_t step, const proto::Phase& phase, proto::Commit* commit);
+  bool CheckpointIsUnderWay() const { return checkpoint_.version() > 0; }
+  // The checkpoint that the next one builds on; 0: it has to be whole.
+  std::uint64_t CheckpointBase() const;
+  void OnCheckpointSaved(const std::string& peer, const proto::Saved& saved, Millis now);
+  // A server that had a part of it died: it is not written any more.
+  void DropCheckpoint();
   void UpdateCarriers(Millis now);
   void TryCommit(Millis now);
   bool StepIsComplete() const;
@@ -181,6 +189,8 @@ class Scheduler {
   EvaluationFigures MergeEvaluation();
   float DenseScale() const;
   void FinishSave(Millis now);
+  // After the last commit, once all is saved.
+  void MaybeEnd(Millis now);
   // Nothing is committed inside an ASP phase: a requested stop ends it here.
   void EndAspPhase(Millis now);
 
@@ -208,13 +218,27 @@ class Scheduler {
   std::map<std::uint32_t, EvaluationPart> evaluation_;  // By rank.
   bool chosen_ = true;                    // False: until the version to go on from is known.
   std::uint64_t checkpoint_version_ = 0;  // The newest that is complete.
+  std::uint64_t checkpoint_step_ = 0;     // Of the last commit that began one.
   std::deque<std::uint64_t> complete_checkpoints_;  // The newest checkpoint.keep.
   std::uint32_t generation_ = 1;          // Of the servers: one more whenever one came back.
   std::set<std::uint32_t> recovering_;    // Servers that have no state yet.
   std::optional<Millis> server_lost_at_;  // Until all are there again.
   std::uint64_t resumed_version_ = 0;
   std::uint64_t resumed_samples_ = 0;
-  proto::SchedulerState checkpoint_;             // Of the checkpoint that is being written.
+  // The checkpoint that is being written; version 0: none is.
+  proto::SchedulerState checkpoint_;
+  std::uint64_t checkpoint_base_ = 0;
+  std::map<std::uint32_t, proto::Saved> checkpoint_saved_;  // By shard.
+  bool checkpoint_is_late_ = false;  // One was due while the last one was being written.
+  // The last one that is complete; what has been written since the last whole one.
+  struct Chain {
+    std::uint64_t version = 0;
+    std::uint64_t length = 0;
+    std::uint64_t whole_bytes = 0;
+    std::uint64_t incremental_bytes = 0;
+    bool needs_full = false;  // A shard says so.
+  };
+  Chain chain_;
   std::vector<std::string> saving_;              // Names that the shards are to write, in order.
   std::map<std::uint32_t, proto::Saved> saved_;  // By shard, of the first name.
   bool stop_requested_ = false;

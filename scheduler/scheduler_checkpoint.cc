@@ -1,4 +1,10 @@
 // Scheduler: what a checkpoint, and the log of commits, hold of it.
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include <glog/logging.h>
+
 #include "scheduler/scheduler.h"
 
 namespace plexus {
@@ -26,16 +32,95 @@ proto::SchedulerState Scheduler::StateOf(std::uint64_t version, const proto::Pha
 
 void Scheduler::AddCheckpoint(std::uint64_t step, const proto::Phase& phase,
                               proto::Commit* commit) {
+  for (const auto& [shard, complete] : completes_) {
+    chain_.needs_full = chain_.needs_full || complete.needs_full_checkpoint();
+  }
   const std::uint64_t every = plan_->job.checkpoint().every_steps();
   const bool wanted = every > 0 || plan_->durable();
-  const bool due = (every > 0 && step % every == 0) || (wanted && stop_requested_) || LogIsLong();
+  const bool due = (every > 0 && step % every == 0) || LogIsLong() ||
+                   (wanted && (checkpoint_is_late_ || stop_requested_));
   if (!due || phase.kind() == proto::Phase::STOP) {
     return;  // After the end there is nothing to go on with.
   }
+  if (CheckpointIsUnderWay()) {
+    if (!std::exchange(checkpoint_is_late_, true)) {
+      LOG_IF(WARNING, std::has_single_bit(++totals_.late_checkpoints))
+          << "the checkpoint of version " << step << " is due, and that of version "
+          << checkpoint_.version() << " is still being written: it begins when that is done; late "
+          << "so far: " << totals_.late_checkpoints;
+    }
+    return;
+  }
+  checkpoint_is_late_ = false;
+  checkpoint_saved_.clear();
+  checkpoint_base_ = CheckpointBase();
+  chain_.needs_full = chain_.needs_full && checkpoint_base_ != 0;
   checkpoint_ = StateOf(step, phase);
   checkpoint_.set_interrupted(false);  // Who goes on from it is not.
-  commit->set_save(commit->save().empty() ? kCheckpoint : commit->save() + "," + kCheckpoint);
-  commit->set_checkpoint(true);
+  checkpoint_step_ = step;
+  commit->mutable_checkpoint()->set_base(checkpoint_base_);
+}
+
+std::uint64_t Scheduler::CheckpointBase() const {
+  const bool builds = !chain_.needs_full && chain_.length < plan_->job.checkpoint().full_every() &&
+                      2 * chain_.incremental_bytes <= chain_.whole_bytes;
+  return builds ? chain_.version : 0;
+}
+
+void Scheduler::OnCheckpointSaved(const std::string& peer, const proto::Saved& saved,
+                                  Millis now) {
+  if (!IsServer(peer, saved.shard()) || !CheckpointIsUnderWay() ||
+      saved.version() != checkpoint_.version()) {
+    return;  // Said again.
+  }
+  if (!saved.error().empty()) {
+    Fail(1,
+         "server " + std::to_string(saved.shard()) + " could not write the checkpoint of version " +
+             std::to_string(saved.version()) + ": " + saved.error(),
+         now);
+    return;
+  }
+  checkpoint_saved_[saved.shard()] = saved;
+  if (checkpoint_saved_.size() < plan_->shards()) {
+    return;
+  }
+  SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kSaved);
+  event.text = kCheckpoint;
+  event.step = checkpoint_.version();
+  event.base = checkpoint_base_;
+  std::uint64_t bytes = 0;
+  for (const auto& [shard, part] : checkpoint_saved_) {
+    event.saved.push_back(part);
+    bytes += part.file_bytes();
+  }
+  chain_.version = checkpoint_.version();
+  if (checkpoint_base_ == 0) {
+    chain_.length = 1;
+    chain_.whole_bytes = bytes;
+    chain_.incremental_bytes = 0;
+  } else {
+    ++chain_.length;
+    chain_.incremental_bytes += bytes;
+  }
+  checkpoint_version_ = checkpoint_.version();
+  complete_checkpoints_.push_back(checkpoint_version_);
+  if (complete_checkpoints_.size() > plan_->job.checkpoint().keep()) {
+    complete_checkpoints_.pop_front();
+  }
+  event.state = std::exchange(checkpoint_, {});
+  MaybeEnd(now);
+  TryCommit(now);
+}
+
+void Scheduler::DropCheckpoint() {
+  chain_.needs_full = true;  // A server that came back knows of no checkpoint before.
+  if (CheckpointIsUnderWay()) {
+    LOG(WARNING) << "the checkpoint of version " << checkpoint_.version()
+                 << " was being written, and is given up: a server came back";
+    checkpoint_ = {};
+    checkpoint_saved_.clear();
+    checkpoint_is_late_ = true;
+  }
 }
 
 }  // namespace plexus

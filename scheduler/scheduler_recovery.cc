@@ -47,7 +47,6 @@ void Scheduler::ResumeAt(std::uint64_t version) {
   CHECK(at != log.end()) << "version " << version << " is in no log";
   Resume(at->state());
   last_commit_ = at->commit();
-  checkpoint_ = at->checkpoint();
   // They may have been written, and are written again: the same bits.
   std::stringstream names(at->commit().save());
   for (std::string name; std::getline(names, name, ',');) {
@@ -167,6 +166,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
   }
   ++totals_.server_deaths;
   ++generation_;
+  DropCheckpoint();
   NoteRecovery(server);
   completes_.erase(server.info.index());  // It says so again, if it still is.
   saved_.erase(server.info.index());
@@ -207,9 +207,6 @@ void Scheduler::AddCommitted(const proto::Commit& commit) {
   SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kCommitted);
   *event.committed.mutable_commit() = commit;
   *event.committed.mutable_state() = StateOf(version_, phase_);
-  if (commit.checkpoint()) {
-    *event.committed.mutable_checkpoint() = checkpoint_;
-  }
 }
 
 std::uint64_t Scheduler::log_kept_from() const {
@@ -221,7 +218,7 @@ bool Scheduler::LogIsLong() const {
   const auto& servers = membership_.servers();
   return plan_->durable() &&
          std::any_of(servers.begin(), servers.end(), [this](const MemberState& server) {
-           return server.last.version() >= checkpoint_.version() &&
+           return server.last.version() >= checkpoint_step_ &&
                   server.last.log_bytes() > plan_->log_limit_bytes;
          });
 }

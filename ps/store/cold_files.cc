@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <system_error>
 #include <utility>
@@ -30,6 +31,7 @@ constexpr std::size_t kReadTogether = 128;  // Blocks that a read holds on to: 1
 // Rows further apart than this share of all hashes go to different files: a spill that came to the
 // end of the table's index and went on at its beginning would overlap everything.
 constexpr std::uint64_t kGapMax = std::uint64_t{1} << 60;
+constexpr int kNextsMax = 16;  // Rows that a read of many passes over; then it searches.
 constexpr std::size_t kScanReadahead = std::size_t{1} << 20;
 constexpr std::size_t kRoomBytes = std::size_t{1} << 20;  // That opening needs, amply.
 
@@ -248,6 +250,48 @@ class RocksFiles final : public ColdFiles {
     return first;
   }
 
+  std::unique_ptr<View> Pin(std::uint32_t table) override {
+    const std::shared_lock lock(database_mutex_);
+    auto view = std::make_unique<PinnedRows>(this);
+    if (closed_.ok()) {
+      rocksdb::ReadOptions read;
+      read.fill_cache = false;
+      view->rows.reset(database_->NewIterator(read, Family(table)));
+    }
+    const std::lock_guard views_lock(views_mutex_);
+    views_.insert(view.get());
+    return view;
+  }
+
+  Status ReadPinned(View* view, std::uint32_t table, std::span<const ColdLookup> lookups) override {
+    const std::shared_lock lock(database_mutex_);
+    rocksdb::Iterator* rows = static_cast<PinnedRows*>(view)->rows.get();
+    if (rows == nullptr) {
+      return Unavailable("table " + tables_[table].name + ": the rows in " + directory_->rows() +
+                         " had to be opened anew after an error of the disk");
+    }
+    std::array<char, kColdKeyBytes> key_bytes;
+    const rocksdb::Slice key(key_bytes.data(), key_bytes.size());
+    for (const ColdLookup& lookup : lookups) {
+      EncodeColdKey(lookup.hash, key_bytes.data());
+      for (int i = 0; i < kNextsMax && rows->Valid() && rows->key().compare(key) < 0; ++i) {
+        rows->Next();
+      }
+      if (!rows->Valid() || rows->key().compare(key) < 0) {
+        rows->Seek(key);
+      }
+      if (!rows->Valid() || rows->key() != key) {
+        RETURN_IF_ERROR(Translate(rows->status(), tables_[table].name));
+        return DataLoss("table " + tables_[table].name + ": the row of key " +
+                        std::to_string(KeyOfMix64(lookup.hash)) + " is not in " +
+                        directory_->rows());
+      }
+      RETURN_IF_ERROR(Verify(table, lookup.hash, rows->value()));
+      std::memcpy(lookup.to, rows->value().data(), tables_[table].record_bytes);
+    }
+    return OkStatus();
+  }
+
   Status Scan(std::uint32_t table, std::span<const ColdRun> newer,
               const std::function<void(Key, const std::byte*)>& visit) override {
     const std::shared_lock lock(database_mutex_);
@@ -317,7 +361,25 @@ class RocksFiles final : public ColdFiles {
   }
 
  private:
+  struct PinnedRows final : View {
+    explicit PinnedRows(RocksFiles* owner) : files(owner) {}
+    ~PinnedRows() override {
+      const std::shared_lock lock(files->database_mutex_);
+      const std::lock_guard views_lock(files->views_mutex_);
+      files->views_.erase(this);
+      rows.reset();
+    }
+    RocksFiles* const files;
+    std::unique_ptr<rocksdb::Iterator> rows;  // Null: the database was closed.
+  };
+
   void CloseDatabase() {
+    {
+      const std::lock_guard views_lock(views_mutex_);
+      for (PinnedRows* view : views_) {
+        view->rows.reset();
+      }
+    }
     for (rocksdb::ColumnFamilyHandle* family : std::exchange(families_, {})) {
       database_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
     }
@@ -481,6 +543,8 @@ class RocksFiles final : public ColdFiles {
   std::unique_ptr<rocksdb::DB> database_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // The default one, then the tables'.
   Status closed_;                                       // Why there is none.
+  std::mutex views_mutex_;                              // Behind database_mutex_.
+  std::set<PinnedRows*> views_;                         // Guarded by views_mutex_.
   // Of the thread that writes.
   std::uint64_t file_count_ = 0;
   bool failed_ = false;  // The last write.

@@ -4,7 +4,8 @@
 // There is no write-ahead log and nothing in memtables.  Everything that was read was verified: by
 // RocksDB's block checksums, and each record by its own (cold_key.h).
 //
-// Thread safety: Write belongs to one thread; the rest may be called from any.
+// Thread safety: Write belongs to one thread; the rest may be called from any.  Views end before
+// it.
 #pragma once
 
 #include <atomic>
@@ -36,6 +37,16 @@ class ColdFiles {
   // *failed, and returns the first one's reason.
   virtual Status Read(std::uint32_t table, std::span<const ColdLookup> lookups,
                       std::vector<std::uint64_t>* failed) = 0;
+  // A table's rows in files as they are now, for one read by one thread, later.
+  class View {
+   public:
+    virtual ~View() = default;
+  };
+  virtual std::unique_ptr<View> Pin(std::uint32_t table) = 0;
+  // Fills in `lookups`, ascending by hash, one file block after the other; the first row that
+  // cannot be read ends it.  kUnavailable: the database had to be opened anew since Pin.
+  virtual Status ReadPinned(View* view, std::uint32_t table,
+                            std::span<const ColdLookup> lookups) = 0;
   // All rows of a table, ascending by hash, those in `newer` instead of older ones.  RocksDB 7.8
   // may pass over a file that it cannot read, and say nothing (facebook/rocksdb pull request
   // 11782): the caller knows how many rows there have to be, and which.

@@ -58,6 +58,13 @@ struct Piece {
   std::size_t begin;
 };
 
+// A copy under way: where the rows lay when it was asked for.
+struct Copying {
+  ColdBatch batch;
+  std::vector<ColdRun> runs;
+  std::unique_ptr<ColdFiles::View> view;
+};
+
 class RocksColdStore final : public ColdStore {
  public:
   RocksColdStore(std::unique_ptr<ColdFiles> files, const std::vector<ColdTable>& tables,
@@ -147,6 +154,22 @@ class RocksColdStore final : public ColdStore {
     to_read_.notify_all();
   }
 
+  void Copy(ColdKeys keys) override {
+    CheckOrder(keys.keys);
+    Copying copying;
+    copying.batch.table = keys.table;
+    copying.batch.record_bytes = tables_[keys.table].record_bytes;
+    copying.batch.keys = std::move(keys.keys);
+    {
+      const std::lock_guard lock(mutex_);
+      copying.runs = RunsOf(keys.table);
+      // After the runs: what has left them since lies in files.
+      copying.view = files_->Pin(keys.table);
+      copies_.push_back(std::move(copying));
+    }
+    to_read_.notify_one();
+  }
+
   std::optional<ColdEvent> TakeEvent() override {
     const std::lock_guard lock(mutex_);
     if (events_.empty()) {
@@ -162,16 +185,7 @@ class RocksColdStore final : public ColdStore {
     std::vector<ColdRun> newer;
     {
       const std::lock_guard lock(mutex_);
-      // The shard does not have these back yet.
-      for (const ColdEvent& event : events_) {
-        if (event.kind == ColdEvent::Kind::kWriteFailed && event.batch.table == table &&
-            !event.batch.keys.empty()) {
-          newer.push_back(std::make_shared<const ColdBatch>(event.batch));
-        }
-      }
-      for (const Pending& pending : pending_[table]) {
-        newer.push_back(pending.run);
-      }
+      newer = RunsOf(table);
     }
     return files_->Scan(table, newer, visit);
   }
@@ -206,6 +220,22 @@ class RocksColdStore final : public ColdStore {
   }
 
   // REQUIRES, here and below: mutex_ is held.
+  // What lies in memory, the oldest first.
+  std::vector<ColdRun> RunsOf(std::uint32_t table) const {
+    std::vector<ColdRun> runs;
+    // The shard does not have these back yet.
+    for (const ColdEvent& event : events_) {
+      if (event.kind == ColdEvent::Kind::kWriteFailed && event.batch.table == table &&
+          !event.batch.keys.empty()) {
+        runs.push_back(std::make_shared<const ColdBatch>(event.batch));
+      }
+    }
+    for (const Pending& pending : pending_[table]) {
+      runs.push_back(pending.run);
+    }
+    return runs;
+  }
+
   void LeaveOutOfReads(std::uint32_t table, const std::shared_ptr<const std::vector<Key>>& keys) {
     for (const auto& reading : readings_) {
       if (reading->batch.table == table) {
@@ -329,9 +359,21 @@ class RocksColdStore final : public ColdStore {
   void ReadLoop() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      to_read_.wait(lock, [this] { return stopping_ || !pieces_.empty(); });
+      to_read_.wait(lock, [this] { return stopping_ || !pieces_.empty() || !copies_.empty(); });
       if (stopping_) {
         return;
+      }
+      if (pieces_.empty()) {  // Someone waits for a read, no one for a copy.
+        Copying copying = std::move(copies_.front());
+        copies_.pop_front();
+        lock.unlock();
+        ColdEvent event = Copied(std::move(copying));
+        lock.lock();
+        events_.push_back(std::move(event));
+        lock.unlock();
+        wake_();
+        lock.lock();
+        continue;
       }
       const Piece piece = std::move(pieces_.front());
       pieces_.pop_front();
@@ -341,6 +383,28 @@ class RocksColdStore final : public ColdStore {
         lock.lock();
       }
     }
+  }
+
+  // Without mutex_.
+  ColdEvent Copied(Copying copying) {
+    ColdBatch& batch = copying.batch;
+    batch.records.resize(batch.keys.size() * batch.record_bytes);
+    std::vector<ColdLookup> lookups;
+    for (std::size_t i = 0; i < batch.keys.size(); ++i) {
+      lookups.push_back({Mix64(batch.keys[i]), batch.records.data() + i * batch.record_bytes});
+    }
+    for (auto run = copying.runs.rbegin(); run != copying.runs.rend() && !lookups.empty(); ++run) {
+      TakeFrom(**run, &lookups);
+    }
+    ColdEvent event;
+    event.status = files_->ReadPinned(copying.view.get(), batch.table, lookups);
+    event.kind = event.status.ok() ? ColdEvent::Kind::kCopied : ColdEvent::Kind::kCopyFailed;
+    if (event.status.ok()) {
+      event.batch = std::move(batch);
+    } else {
+      event.keys = {batch.table, std::move(batch.keys)};
+    }
+    return event;
   }
 
   // True: there is an event.
@@ -418,6 +482,7 @@ class RocksColdStore final : public ColdStore {
   std::size_t forgotten_ = 0;                 // keys in it.
   bool disk_failed_ = false;                  // The last write.
   std::deque<Piece> pieces_;
+  std::deque<Copying> copies_;
   std::vector<std::shared_ptr<Reading>> readings_;
   std::deque<ColdEvent> events_;
   ColdStoreStats stats_;

@@ -55,10 +55,12 @@ struct ColdStoreOptions {
 };
 
 struct ColdEvent {
-  enum class Kind { kRead, kReadFailed, kWritten, kWriteFailed };
+  enum class Kind { kRead, kReadFailed, kWritten, kWriteFailed, kCopied, kCopyFailed };
   Kind kind = Kind::kRead;
-  ColdBatch batch;  // kRead: the rows; kWriteFailed: what was not written, to be taken back.
-  ColdKeys keys;    // kReadFailed: the rows that could not be read; the rest is not given back.
+  // kRead, kCopied: the rows; kWriteFailed: what was not written, to be taken back.
+  ColdBatch batch;
+  // kReadFailed: the rows that could not be read; the rest is not given back.  kCopyFailed: all.
+  ColdKeys keys;
   std::uint64_t bytes = 0;  // kWritten and kWriteFailed: of the batch as it was handed over.
   Status status;            // The failures: names file, table and what the disk said.
 };
@@ -82,6 +84,9 @@ class ColdStore {
 
   virtual void Write(ColdBatch batch) = 0;  // Then one kWritten or kWriteFailed.
   virtual void Read(ColdKeys keys) = 0;     // Then one kRead or kReadFailed.
+  // The rows as they are now, whatever is written or forgotten after it; none is left out.  Then
+  // one kCopied or kCopyFailed.
+  virtual void Copy(ColdKeys keys) = 0;
   // Rows that no one will ask for again, as they are now: a later Write makes them anew.  Their
   // copies on disk go with compactions, once enough are forgotten for a file of such keys.
   virtual void Forget(ColdKeys keys) = 0;

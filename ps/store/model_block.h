@@ -3,20 +3,31 @@
 // Thread safety: constants and pure functions.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "common/bytes.h"
+#include "proto/table_spec.h"
 
 namespace plexus {
 
 inline constexpr std::string_view kModelMagic = "PLXMODEL";
 inline constexpr std::uint32_t kModelFormat = 2;
+inline constexpr std::uint32_t kIncrementalFormat = 3;         // Of a file that builds on others.
+inline constexpr std::size_t kRowHeadBytes = 24;               // Key, last step and count.
 inline constexpr std::uint32_t kModelBlockBytesMax = 1 << 28;  // No block of ours is longer.
 inline constexpr const char* kManifestName = "manifest.textproto";
 
-enum BlockKind : std::uint32_t { kHead = 1, kRows = 2, kDense = 3, kEnd = 4, kFilter = 5 };
+enum BlockKind : std::uint32_t {
+  kHead = 1,
+  kRows = 2,
+  kDense = 3,
+  kEnd = 4,
+  kFilter = 5,
+  kErased = 6,
+};
 
 struct BlockHead {
   std::uint32_t kind = 0;
@@ -35,6 +46,9 @@ inline bool GetName(ByteReader* reader, std::string* name) {
   name->assign(bytes.begin(), bytes.end());
   return true;
 }
+
+// How rows are written: two tables of equal codes read each other's records.
+std::uint32_t LayoutCode(const TableSpec& spec);
 
 // The manifest's last line, over the bytes before it.
 std::string ManifestSeal(std::string_view text);

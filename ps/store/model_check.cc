@@ -16,6 +16,7 @@
 #include "proto/checkpoint.pb.h"
 #include "ps/shard_state.h"
 #include "ps/store/model_block.h"
+#include "ps/store/model_file.h"
 #include "ps/table/filter_digest.h"
 #include "ps/table/table.h"
 
@@ -91,16 +92,24 @@ std::string CheckFilter(ByteReader reader, Contents* contents) {
   return "";
 }
 
+std::string CheckErased(ByteReader reader) {
+  std::string name;
+  std::uint32_t count = 0;
+  const bool fits = GetName(&reader, &name) && reader.Get(&count) && reader.Align(8) &&
+                    reader.remaining() == count * std::uint64_t{sizeof(Key)};
+  return fits ? "" : "a block of erased keys of the wrong length";
+}
+
 // One file, block after block.
 class FileCheck {
  public:
-  // `saved` is null if the manifest cannot say; `shard` is the file's place.
+  // `saved` and `manifest` are null if the manifest cannot say; `shard` is the file's place.
   FileCheck(std::string path, const proto::SavedFile* saved, std::uint32_t shard,
-            std::optional<std::uint64_t> version, Contents* contents)
+            const proto::Manifest* manifest, Contents* contents)
       : path_(std::move(path)),
         saved_(saved),
         shard_(shard),
-        version_(version),
+        manifest_(manifest),
         contents_(*contents),
         file_(path_, std::ios::binary) {}
 
@@ -152,7 +161,7 @@ class FileCheck {
   bool IsBlockAt(std::uint64_t offset) {
     BlockHead head;
     return size_ - offset >= sizeof(head) && ReadAt(offset, &head, sizeof(head)) &&
-           head.kind >= kHead && head.kind <= kFilter && head.bytes <= kModelBlockBytesMax &&
+           head.kind >= kHead && head.kind <= kErased && head.bytes <= kModelBlockBytesMax &&
            head.bytes <= size_ - offset - sizeof(head);
   }
 
@@ -210,6 +219,8 @@ class FileCheck {
         return CheckDense(reader, &contents_);
       case kFilter:
         return CheckFilter(reader, &contents_);
+      case kErased:
+        return is_incremental_ ? CheckErased(reader) : "erased keys in a file that is whole";
       case kEnd: {
         ended_ = true;
         ByteReader end = reader;
@@ -232,28 +243,37 @@ class FileCheck {
     std::uint32_t format = 0;
     std::uint32_t shard = 0;
     std::uint64_t version = 0;
+    std::uint64_t base = 0;
     if (!reader.GetArray(kModelMagic.size(), &magic) ||
-        std::string_view(magic.data(), magic.size()) != kModelMagic || !reader.Get(&format) ||
-        !reader.Get(&shard) || !reader.Get(&version) || reader.remaining() != 0) {
+        std::string_view(magic.data(), magic.size()) != kModelMagic || !reader.Get(&format)) {
       return "not a model file";
     }
-    if (format != kModelFormat) {
+    if (format != kModelFormat && format != kIncrementalFormat) {
       return "format " + std::to_string(format) + ", of which this build knows nothing";
+    }
+    is_incremental_ = format == kIncrementalFormat;
+    if (!reader.Get(&shard) || !reader.Get(&version) || (is_incremental_ && !reader.Get(&base)) ||
+        reader.remaining() != 0) {
+      return "a head block of the wrong length";
     }
     if (shard != shard_) {
       return "the file of shard " + std::to_string(shard) + ", in the place of shard " +
              std::to_string(shard_);
     }
-    return !version_.has_value() || version == *version_
+    if (manifest_ != nullptr && version != manifest_->version()) {
+      return "of version " + std::to_string(version) + ", the manifest's is " +
+             std::to_string(manifest_->version());
+    }
+    return manifest_ == nullptr || base == manifest_->base()
                ? ""
-               : "of version " + std::to_string(version) + ", the manifest's is " +
-                     std::to_string(*version_);
+               : "builds on version " + std::to_string(base) + ", the manifest's on " +
+                     std::to_string(manifest_->base());
   }
 
   const std::string path_;
   const proto::SavedFile* const saved_;
   const std::uint32_t shard_;
-  const std::optional<std::uint64_t> version_;
+  const proto::Manifest* const manifest_;
   Contents& contents_;
   std::ifstream file_;
   std::vector<std::uint8_t> payload_;
@@ -261,6 +281,7 @@ class FileCheck {
   std::uint64_t offset_ = 0;
   std::uint64_t blocks_ = 0;
   std::uint64_t hash_ = 0;
+  bool is_incremental_ = false;
   bool ended_ = false;
 };
 
@@ -314,6 +335,26 @@ std::optional<proto::Manifest> CheckManifest(const std::string& directory, Model
   return manifest;
 }
 
+// An incremental checkpoint's base is there, and the one that it was.
+void CheckBase(const std::string& directory, const proto::Manifest& manifest, ModelCheck* check) {
+  if (manifest.base() == 0) {
+    return;
+  }
+  check->base = BaseDirectory(directory, manifest.base());
+  std::string seal;
+  const StatusOr<proto::Manifest> base = ReadManifest(check->base, &seal);
+  const std::string path = directory + "/" + kManifestName;
+  if (!base.ok()) {
+    check->findings.push_back({path, std::nullopt,
+                               "builds on version " + std::to_string(manifest.base()) +
+                                   ", which is not whole: " + base.status().message()});
+  } else if (base->version() != manifest.base() || seal != manifest.base_seal()) {
+    check->findings.push_back(
+        {path, std::nullopt,
+         "builds on another checkpoint than the one that lies in " + check->base + " now"});
+  }
+}
+
 std::string FileOfShard(std::uint32_t shard) {
   char name[32];
   std::snprintf(name, sizeof(name), "shard-%05u.model", shard);
@@ -356,10 +397,11 @@ ModelCheck CheckModel(const std::string& directory) {
         continue;
       }
       known.insert(file.name());
-      FileCheck(directory + "/" + file.name(), &file, static_cast<std::uint32_t>(i),
-                manifest->version(), &contents)
+      FileCheck(directory + "/" + file.name(), &file, static_cast<std::uint32_t>(i), &*manifest,
+                &contents)
           .Run();
     }
+    CheckBase(directory, *manifest, &check);
     if (!check.damaged() && DigestHex(contents.digest) != manifest->model_digest()) {
       check.findings.push_back({directory + "/" + kManifestName, std::nullopt,
                                 "says model_digest " + manifest->model_digest() +
@@ -369,8 +411,7 @@ ModelCheck CheckModel(const std::string& directory) {
     for (std::uint32_t shard = 0; std::filesystem::exists(directory + "/" + FileOfShard(shard));
          ++shard) {
       known.insert(FileOfShard(shard));
-      FileCheck(directory + "/" + FileOfShard(shard), nullptr, shard, std::nullopt, &contents)
-          .Run();
+      FileCheck(directory + "/" + FileOfShard(shard), nullptr, shard, nullptr, &contents).Run();
     }
   }
   for (const std::string& name : OtherFiles(directory, known)) {

@@ -2,8 +2,8 @@
 //
 // Every file that the manifest names: size, blocks' checksums and structure, whole-file hash, the
 // shard and version that it says it is of; the manifest's own checksum, and its model_digest
-// against the sum over all rows, dense blocks and filters.  After damage it goes on with the next
-// block as long as block lengths can be followed, then with the next file.
+// against the sum over all rows, dense blocks and filters of these files.  After damage it goes on
+// with the next block as long as block lengths can be followed, then with the next file.
 //
 // Thread safety: pure functions on files.
 #pragma once
@@ -25,6 +25,7 @@ struct ModelFinding {
 struct ModelCheck {
   std::vector<ModelFinding> findings;
   std::string model;  // As the manifest names it.
+  std::string base;   // Of an incremental checkpoint: the directory of the one that it builds on.
   std::uint64_t version = 0;
   std::uint64_t files = 0;
   std::uint64_t blocks = 0;  // Whose checksums fit.
@@ -34,7 +35,8 @@ struct ModelCheck {
   bool damaged() const;
 };
 
-// One block (about 1 MiB) in memory at a time.
+// One block (about 1 MiB) in memory at a time.  Of a base, that it is there; its files are checked
+// by a call of its own.
 ModelCheck CheckModel(const std::string& directory);
 
 }  // namespace plexus

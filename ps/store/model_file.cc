@@ -3,133 +3,46 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
-#include <memory>
 #include <string_view>
 #include <utility>
 
 #include <google/protobuf/text_format.h>
 
-#include "common/failpoint.h"
 #include "common/files.h"
+#include "ps/store/key_set.h"
 #include "ps/store/model_block.h"
+#include "ps/store/model_writer.h"
 
 namespace plexus {
 namespace {
 
-constexpr std::size_t kBlockBytes = 1 << 20;  // Rows are gathered up to about this.
-
-template <typename T>
-void Append(std::string* out, const T& value) {
-  out->append(reinterpret_cast<const char*>(&value), sizeof(T));
-}
-
-void AppendName(std::string* out, const std::string& name) {
-  Append(out, static_cast<std::uint32_t>(name.size()));
-  *out += name;
-  out->append((8 - out->size() % 8) % 8, '\0');
-}
-
-// Writes blocks through a buffer; the first error stays.
-class BlockWriter {
- public:
-  explicit BlockWriter(const std::string& path)
-      : path_(path), file_(std::fopen(path.c_str(), "wb"), &std::fclose) {
-    if (file_ == nullptr) {
-      status_ = ErrnoStatus("open", path_);
-    }
-  }
-
-  void Write(std::uint32_t kind, const std::string& payload) {
-    std::string head;
-    Append(&head, kind);
-    Append(&head, static_cast<std::uint32_t>(payload.size()));
-    Append(&head, HashBytes(payload, 0));
-    Put(head);
-    Put(payload);
-    ++blocks_;
-    Failpoint("model.block");
-  }
-
-  std::uint64_t blocks() const { return blocks_; }
-
-  // Size and chained hash of the file.
-  StatusOr<proto::SavedFile> Finish() {
-    if (status_.ok() && std::fflush(file_.get()) != 0) {
-      status_ = ErrnoStatus("write", path_);
-    }
-    file_.reset();
-    RETURN_IF_ERROR(status_);
-    RETURN_IF_ERROR(SyncPath(path_));
-    proto::SavedFile saved;
-    saved.set_bytes(bytes_);
-    saved.set_hash(hash_);
-    return saved;
-  }
-
- private:
-  void Put(const std::string& bytes) {
-    if (!status_.ok()) {
-      return;
-    }
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size()) {
-      status_ = ErrnoStatus("write", path_);
-    }
-    hash_ = HashBytes(bytes, hash_);
-    bytes_ += bytes.size();
-  }
-
-  const std::string path_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
-  Status status_;
-  std::uint64_t blocks_ = 0;
-  std::uint64_t bytes_ = 0;
-  std::uint64_t hash_ = 0;
-};
-
-// How rows are written: two tables of equal codes read each other's records.
-std::uint32_t LayoutCode(const TableSpec& spec) {
-  return static_cast<std::uint32_t>(spec.precision) |
-         static_cast<std::uint32_t>(spec.state_precision) << 4 |
-         static_cast<std::uint32_t>(spec.learned_scale) << 8 | spec.dim << 16;
-}
-
 // Gathers rows of one table into blocks.
 class RowsWriter {
  public:
-  RowsWriter(const Table& table, BlockWriter* writer) : table_(table), writer_(writer) {}
+  RowsWriter(std::uint32_t table, ModelFileWriter* writer) : table_(table), writer_(writer) {}
 
   void Add(const RowView& row) {
-    Append(&rows_, row.key);
-    Append(&rows_, row.last_step);
-    Append(&rows_, row.count);
-    rows_.append(reinterpret_cast<const char*>(row.record.data()), row.record.size());
-    ++count_;
-    if (rows_.size() >= kBlockBytes) {
+    rows_.Add(row);
+    if (rows_.bytes.size() >= TableSnapshot::kBlockBytes) {
       Flush();
     }
   }
 
   void Flush() {
-    if (count_ == 0) {
-      return;
+    if (rows_.count > 0) {
+      // The first error stays with the writer.
+      (void)writer_->Write(
+          {SnapshotBlock::Kind::kRows, table_, rows_.count, std::move(rows_.bytes)});
+      rows_ = {};
     }
-    std::string payload;
-    AppendName(&payload, table_.spec().name);
-    Append(&payload, LayoutCode(table_.spec()));
-    Append(&payload, table_.layout().record_bytes());
-    Append(&payload, count_);
-    payload += rows_;
-    writer_->Write(kRows, payload);
-    rows_.clear();
-    count_ = 0;
   }
 
  private:
-  const Table& table_;
-  BlockWriter* const writer_;
-  std::string rows_;
-  std::uint32_t count_ = 0;
+  const std::uint32_t table_;
+  ModelFileWriter* const writer_;
+  SnapshotRows rows_;
 };
 
 // Every row of the table on disk.
@@ -154,26 +67,18 @@ Status ForEachColdRow(const Table& table, std::uint32_t index, const ColdScan& s
                         std::to_string(seen) + " were found");
 }
 
-// Rows in memory, rows on disk, filters; *digest grows by all of them.
+// Rows in memory, rows on disk, filters.
 Status WriteTable(const Table& table, std::uint32_t index, const ColdScan& scan,
-                  BlockWriter* writer, Digest128* digest) {
-  RowsWriter rows(table, writer);
+                  ModelFileWriter* writer) {
+  RowsWriter rows(index, writer);
   table.ForEachRow([&](const RowView& row) { rows.Add(row); });
-  *digest += table.Digest();
-  RETURN_IF_ERROR(ForEachColdRow(table, index, scan, [&](const RowView& row) {
-    rows.Add(row);
-    *digest += RowDigest(table.spec().name, row);
-  }));
+  RETURN_IF_ERROR(ForEachColdRow(table, index, scan, [&](const RowView& row) { rows.Add(row); }));
   rows.Flush();
+  Status status;
   table.ForEachFilter([&](std::uint32_t bucket, const std::string& bytes) {
-    std::string payload;
-    AppendName(&payload, table.spec().name);
-    Append(&payload, bucket);
-    Append(&payload, static_cast<std::uint32_t>(bytes.size()));
-    payload += bytes;
-    writer->Write(kFilter, payload);
+    status = writer->Write({SnapshotBlock::Kind::kFilter, index, bucket, bytes});
   });
-  return OkStatus();
+  return status;
 }
 
 Status Damaged(const std::string& path, std::uint64_t offset, const std::string& what) {
@@ -199,6 +104,7 @@ class BlockVisitor {
   }
 
   Status VisitRows(ByteReader reader) const;
+  Status VisitErased(ByteReader reader) const;
   Status VisitFilter(ByteReader reader) const;
   Status VisitDense(ByteReader reader) const;
 
@@ -238,6 +144,23 @@ Status BlockVisitor::VisitRows(ByteReader reader) const {
     row.record = std::as_bytes(bytes);
     if (visitor_.row != nullptr) {
       visitor_.row(table, row);
+    }
+  }
+  return OkStatus();
+}
+
+Status BlockVisitor::VisitErased(ByteReader reader) const {
+  std::string name;
+  std::uint32_t count = 0;
+  std::span<const Key> keys;
+  if (!GetName(&reader, &name) || !reader.Get(&count) || !reader.Align(8) ||
+      reader.remaining() != count * std::uint64_t{sizeof(Key)} || !reader.GetArray(count, &keys)) {
+    return DataLoss("a block of erased keys of the wrong length");
+  }
+  ASSIGN_OR_RETURN(const std::uint32_t table, TableOf(plan_, name));
+  for (const Key key : keys) {
+    if (visitor_.erased != nullptr) {
+      visitor_.erased(table, key);
     }
   }
   return OkStatus();
@@ -284,16 +207,28 @@ Status BlockVisitor::VisitDense(ByteReader reader) const {
   return FailedPrecondition("the job's model has no dense parameter " + name + " of this shape");
 }
 
-Status CheckHead(ByteReader reader) {
+// `base`: of the manifest.
+Status CheckHead(ByteReader reader, std::uint64_t base) {
   std::span<const char> magic;
   std::uint32_t format = 0;
+  std::uint32_t shard = 0;
+  std::uint64_t version = 0;
+  std::uint64_t builds_on = 0;
   if (!reader.GetArray(kModelMagic.size(), &magic) ||
       std::string_view(magic.data(), magic.size()) != kModelMagic || !reader.Get(&format)) {
     return DataLoss("not a model file");
   }
-  return format == kModelFormat ? OkStatus()
-                                : FailedPrecondition("format " + std::to_string(format) +
-                                                     ", of which this build knows nothing");
+  if (format != kModelFormat && format != kIncrementalFormat) {
+    return FailedPrecondition("format " + std::to_string(format) +
+                              ", of which this build knows nothing");
+  }
+  if (!reader.Get(&shard) || !reader.Get(&version) ||
+      (format == kIncrementalFormat && !reader.Get(&builds_on))) {
+    return DataLoss("the head block is cut off");
+  }
+  return builds_on == base ? OkStatus()
+                           : DataLoss("builds on version " + std::to_string(builds_on) +
+                                      ", the manifest's on " + std::to_string(base));
 }
 
 // A file's blocks in order, each verified before it is handed out.
@@ -355,8 +290,75 @@ Status CheckEnd(const BlockReader& reader, const proto::SavedFile& saved) {
   return OkStatus();
 }
 
+// Whether it is the file that the manifest names, by size and hash.
+bool IsFile(const std::string& path, const proto::SavedFile& saved) {
+  BlockReader reader(path);
+  StatusOr<std::uint32_t> kind = reader.Next();
+  while (kind.ok() && *kind != kEnd) {
+    kind = reader.Next();
+  }
+  return kind.ok() && reader.bytes() == saved.bytes() && reader.hash() == saved.hash();
+}
+
+// What a file has that is not in a newer link of its chain.
+class ChainVisitor {
+ public:
+  ChainVisitor(const JobPlan& plan, const ModelVisitor& visitor)
+      : plan_(plan),
+        visitor_(visitor),
+        newer_(plan.tables.size()),
+        erased_(plan.tables.size()),
+        rows_(plan.tables.size()) {}
+
+  // Of the chain's `link`, from the newest on; `last`: of the one that is whole.
+  ModelVisitor Of(std::size_t link, bool last) {
+    for (std::uint32_t table = 0; table < erased_.size(); ++table) {
+      for (const Key key : std::exchange(erased_[table], {})) {
+        newer_[table].Insert(key);  // Of the link before: they hold for older ones.
+      }
+    }
+    ModelVisitor visitor;
+    visitor.row = [this, link, last](std::uint32_t table, const RowView& row) {
+      if ((link > 0 && newer_[table].Contains(row.key)) ||
+          (!last && !newer_[table].Insert(row.key))) {
+        return;
+      }
+      ++rows_[table];
+      if (visitor_.row != nullptr) {
+        visitor_.row(table, row);
+      }
+    };
+    visitor.erased = [this](std::uint32_t table, Key key) { erased_[table].push_back(key); };
+    if (link == 0) {
+      visitor.filter = visitor_.filter;
+      visitor.dense = visitor_.dense;
+    }
+    return visitor;
+  }
+
+  // All that the links add up to is as many rows as the newest has.
+  Status CheckRows(const ModelLink& newest) const {
+    for (const proto::TableRows& table : newest.manifest.tables()) {
+      ASSIGN_OR_RETURN(const std::uint32_t index, TableOf(plan_, table.name()));
+      if (rows_[index] != table.rows()) {
+        return DataLoss(newest.directory + "/" + kManifestName + ": says " +
+                        std::to_string(table.rows()) + " rows of table " + table.name() +
+                        ", the files add up to " + std::to_string(rows_[index]));
+      }
+    }
+    return OkStatus();
+  }
+
+ private:
+  const JobPlan& plan_;
+  const ModelVisitor& visitor_;
+  std::vector<KeySet> newer_;             // By table: keys that a newer link has or took away.
+  std::vector<std::vector<Key>> erased_;  // By table: of the link that is being visited.
+  std::vector<std::uint64_t> rows_;       // By table.
+};
+
 Status VisitModelFile(const BlockVisitor& visitor, const std::string& path,
-                      const proto::SavedFile& saved) {
+                      const proto::SavedFile& saved, std::uint64_t base) {
   BlockReader reader(path);
   if (!reader.opened()) {
     return ErrnoStatus("open", path);
@@ -367,11 +369,13 @@ Status VisitModelFile(const BlockVisitor& visitor, const std::string& path,
     if ((kind == kHead) != (reader.blocks() == 1)) {
       status = DataLoss("a head block belongs at the front, and only there");
     } else if (kind == kHead) {
-      status = CheckHead(reader.payload());
+      status = CheckHead(reader.payload(), base);
     } else if (kind == kRows) {
       status = visitor.VisitRows(reader.payload());
     } else if (kind == kDense) {
       status = visitor.VisitDense(reader.payload());
+    } else if (kind == kErased && base != 0) {
+      status = visitor.VisitErased(reader.payload());
     } else if (kind == kFilter) {
       status = visitor.VisitFilter(reader.payload());
     } else if (kind == kEnd) {
@@ -380,12 +384,31 @@ Status VisitModelFile(const BlockVisitor& visitor, const std::string& path,
       status = DataLoss("a block of unknown kind");
     }
     if (!status.ok()) {
-      return status.Annotate(path + " at offset " + std::to_string(reader.offset()));
+      // A block's head has no checksum of its own: what does not fit the job may be damage.
+      const bool is_another =
+          status.code() == StatusCode::kFailedPrecondition && !IsFile(path, saved);
+      return (is_another ? DataLoss(status.message() + ", and not the file that the manifest names")
+                         : status)
+          .Annotate(path + " at offset " + std::to_string(reader.offset()));
     }
     if (kind == kEnd) {
       return OkStatus();
     }
   }
+}
+
+Status VisitLink(const JobPlan& plan, const ModelLink& link, const ModelVisitor& visitor) {
+  const proto::Manifest& manifest = link.manifest;
+  if (manifest.files_size() != static_cast<int>(manifest.shards())) {
+    return DataLoss(link.directory + ": a model of " + std::to_string(manifest.shards()) +
+                    " shards with " + std::to_string(manifest.files_size()) + " files");
+  }
+  const BlockVisitor blocks(plan, visitor);
+  for (const proto::SavedFile& file : manifest.files()) {
+    RETURN_IF_ERROR(
+        VisitModelFile(blocks, link.directory + "/" + file.name(), file, manifest.base()));
+  }
+  return OkStatus();
 }
 
 }  // namespace
@@ -394,43 +417,18 @@ StatusOr<proto::SavedFile> WriteModelFile(const JobPlan& plan, const ShardState&
                                           std::uint32_t shard, std::uint64_t version,
                                           const std::string& directory, const ColdScan& scan,
                                           Digest128* digest) {
-  RETURN_IF_ERROR(MakeDirectories(directory));
-  char name[32];
-  std::snprintf(name, sizeof(name), "shard-%05u.model", shard);
-  const std::string path = directory + "/" + name;
-  BlockWriter writer(path + ".tmp");
-  std::string head(kModelMagic);
-  Append(&head, kModelFormat);
-  Append(&head, shard);
-  Append(&head, version);
-  writer.Write(kHead, head);
-  *digest = state.dense().Digest();
+  ModelFileWriter writer(plan, {.shard = shard, .version = version}, directory);
   for (std::uint32_t t = 0; t < state.table_count(); ++t) {
-    RETURN_IF_ERROR(WriteTable(state.table(t), t, scan, &writer, digest));
+    RETURN_IF_ERROR(WriteTable(state.table(t), t, scan, &writer));
   }
   for (std::size_t i = 0; i < state.dense().blocks().size(); ++i) {
-    const DenseBlock& block = state.dense().block(i);
     const std::span<const float> floats = state.dense().at(i);
-    std::string payload;
-    AppendName(&payload, plan.dense.parameters()[block.parameter].name);
-    Append(&payload, block.first);
-    Append(&payload, block.count);
-    Append(&payload, static_cast<std::uint32_t>(floats.size()));
-    payload.append(reinterpret_cast<const char*>(floats.data()), floats.size_bytes());
-    writer.Write(kDense, payload);
+    RETURN_IF_ERROR(writer.Write(
+        {SnapshotBlock::Kind::kDense, 0, state.dense().blocks()[i],
+         std::string(reinterpret_cast<const char*>(floats.data()), floats.size_bytes())}));
   }
-  std::string end;
-  Append(&end, writer.blocks());
-  writer.Write(kEnd, end);
-  ASSIGN_OR_RETURN(proto::SavedFile saved, writer.Finish());
-  Failpoint("model.unnamed");
-  if (std::rename((path + ".tmp").c_str(), path.c_str()) != 0) {
-    return ErrnoStatus("rename", path + ".tmp");
-  }
-  Failpoint("model.named");
-  RETURN_IF_ERROR(SyncPath(directory));
-  saved.set_name(name);
-  return saved;
+  *digest = writer.digest();
+  return writer.Finish();
 }
 
 StatusOr<Digest128> DigestOf(const ShardState& state, const ColdScan& scan) {
@@ -443,22 +441,50 @@ StatusOr<Digest128> DigestOf(const ShardState& state, const ColdScan& scan) {
   return digest;
 }
 
+StatusOr<std::vector<ModelLink>> ReadChain(const std::string& directory) {
+  std::vector<ModelLink> chain;
+  std::string at = directory;
+  while (true) {
+    std::string seal;
+    StatusOr<proto::Manifest> manifest = ReadManifest(at, &seal);
+    if (!manifest.ok()) {
+      return chain.empty()
+                 ? manifest.status()
+                 : DataLoss(manifest.status().message() + "; " + directory + " builds on it");
+    }
+    if (!chain.empty()) {
+      const proto::Manifest& newer = chain.back().manifest;
+      if (manifest->version() != newer.base() || seal != newer.base_seal()) {
+        return DataLoss(at + "/" + kManifestName + ": not the one that " + chain.back().directory +
+                        " builds on");
+      }
+    }
+    if (manifest->base() >= manifest->version() && manifest->base() != 0) {
+      return DataLoss(at + "/" + kManifestName + ": builds on a later version");
+    }
+    const std::uint64_t base = manifest->base();
+    chain.push_back({at, *std::move(manifest)});
+    if (base == 0) {
+      return chain;
+    }
+    at = BaseDirectory(at, base);
+  }
+}
+
 StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
                                      const ModelVisitor& visitor) {
-  ASSIGN_OR_RETURN(proto::Manifest manifest, ReadManifest(directory));
-  if (manifest.model() != plan.job.model().name()) {
-    return FailedPrecondition(directory + " holds a model " + manifest.model() + ", the job's is " +
+  ASSIGN_OR_RETURN(const std::vector<ModelLink> chain, ReadChain(directory));
+  const proto::Manifest& newest = chain.front().manifest;
+  if (newest.model() != plan.job.model().name()) {
+    return FailedPrecondition(directory + " holds a model " + newest.model() + ", the job's is " +
                               plan.job.model().name());
   }
-  if (manifest.files_size() != static_cast<int>(manifest.shards())) {
-    return DataLoss(directory + ": a model of " + std::to_string(manifest.shards()) +
-                    " shards with " + std::to_string(manifest.files_size()) + " files");
+  ChainVisitor newest_wins(plan, visitor);
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    RETURN_IF_ERROR(VisitLink(plan, chain[i], newest_wins.Of(i, i + 1 == chain.size())));
   }
-  const BlockVisitor blocks(plan, visitor);
-  for (const proto::SavedFile& file : manifest.files()) {
-    RETURN_IF_ERROR(VisitModelFile(blocks, directory + "/" + file.name(), file));
-  }
-  return manifest;
+  RETURN_IF_ERROR(newest_wins.CheckRows(chain.front()));
+  return newest;
 }
 
 void ReserveRows(const proto::Manifest& manifest, ShardState* state) {
@@ -496,7 +522,7 @@ Status WriteManifest(const proto::Manifest& manifest, const std::string& directo
   return WriteFileAtomically(directory + "/" + kManifestName, text);
 }
 
-StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
+StatusOr<proto::Manifest> ReadManifest(const std::string& directory, std::string* seal) {
   const std::string path = directory + "/" + kManifestName;
   StatusOr<std::string> text = ReadWholeFile(path, 1 << 24);
   if (!text.ok()) {
@@ -509,7 +535,20 @@ StatusOr<proto::Manifest> ReadManifest(const std::string& directory) {
     return DataLoss(path +
                     ": not a manifest, or damaged: the hash in its last line is of another text");
   }
+  if (seal != nullptr) {
+    *seal = text->substr(body);
+  }
   return manifest;
+}
+
+std::string BaseDirectory(const std::string& directory, std::uint64_t base) {
+  std::filesystem::path at = std::filesystem::path(directory).lexically_normal();
+  if (at.filename().empty()) {
+    at = at.parent_path();  // A slash at the end.
+  }
+  return (at.has_parent_path() ? at.parent_path() / std::to_string(base)
+                               : std::filesystem::path(std::to_string(base)))
+      .string();
 }
 
 }  // namespace plexus

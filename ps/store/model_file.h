@@ -9,6 +9,9 @@
 //                   f32[floats] (values, then state).
 //   kind 4, end:    u64 blocks before it.
 //   kind 5, filter: u32 name bytes, name, (pad to 8), u32 bucket, u32 bytes, the bytes.
+//   kind 6, erased: u32 name bytes, name, (pad to 8), u32 keys, u32 zero, u64[keys].
+// The files of an incremental checkpoint have format 3, and behind the version u64 base: rows that
+// were updated after the base, and keys whose rows went since; filters and dense blocks are whole.
 // A file is written under another name, synced and renamed.  It is refused if its end block is
 // missing, or if it is another file than the manifest names (size, and XXH3_64 chained over heads
 // and payloads).
@@ -20,6 +23,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/status.h"
 #include "proto/checkpoint.pb.h"
@@ -47,13 +51,17 @@ StatusOr<Digest128> DigestOf(const ShardState& state, const ColdScan& scan);
 struct ModelVisitor {
   // The record is there until the call returns.
   std::function<void(std::uint32_t table, const RowView& row)> row;
+  // Of the files of one link of a chain only; VisitModel shows none.
+  std::function<void(std::uint32_t table, Key key)> erased;
   std::function<Status(std::uint32_t table, std::uint32_t bucket, const std::string& bytes)> filter;
   // `block` is an index into plan.dense.blocks(); values, then state.
   std::function<Status(std::uint32_t block, std::span<const float> floats)> dense;
 };
 
-// Shows every file of the manifest, one block (about 1 MiB) in memory at a time.  After an
-// error, what was shown is of no use.
+// Shows every row of the model once, one block (about 1 MiB) of a file in memory at a time.  An
+// incremental checkpoint is read with those that it builds on, from the newest file to the oldest:
+// about 16 bytes are kept in memory for each row of the incremental ones.  After an error, what was
+// shown is of no use.
 // kNotFound: no model there.  kDataLoss: a file is damaged; the message names file and offset.
 // kFailedPrecondition: a model of another job.
 StatusOr<proto::Manifest> VisitModel(const JobPlan& plan, const std::string& directory,
@@ -69,7 +77,21 @@ StatusOr<proto::Manifest> ReadModel(const JobPlan& plan, const std::string& dire
 
 // The manifest, with its XXH3_64 as its last line, written last: write, sync, rename, sync the
 // directory.  ReadManifest: kDataLoss if the line is missing or of another text.
+// `seal`, if not null, becomes that line.
 Status WriteManifest(const proto::Manifest& manifest, const std::string& directory);
-StatusOr<proto::Manifest> ReadManifest(const std::string& directory);
+StatusOr<proto::Manifest> ReadManifest(const std::string& directory, std::string* seal = nullptr);
+
+// One of the checkpoints that a checkpoint consists of.
+struct ModelLink {
+  std::string directory;
+  proto::Manifest manifest;
+};
+
+// The checkpoint in `directory` and those that it builds on, from the newest to the one that is
+// whole; a saved model is one link.  Errors as ReadManifest; kDataLoss also if one is missing, or
+// another one than it was.
+StatusOr<std::vector<ModelLink>> ReadChain(const std::string& directory);
+// Where a checkpoint's base lies: beside it.
+std::string BaseDirectory(const std::string& directory, std::uint64_t base);
 
 }  // namespace plexus

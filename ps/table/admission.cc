@@ -125,9 +125,10 @@ bool AdmissionFilter::Decide(Key key, std::uint64_t hash, std::uint32_t bucket, 
   return true;
 }
 
-void AdmissionFilter::EndVersion(std::uint64_t version) {
+std::pair<std::uint32_t, std::uint32_t> AdmissionFilter::ChangedByEndOf(
+    std::uint64_t version) const {
   if (spec_.kind != Kind::kSketch || spec_.window_versions == 0) {
-    return;
+    return {0, 0};
   }
   // Bucket b's turn is when version mod window = floor(b * window / V).
   const unsigned __int128 turn = version % spec_.window_versions;
@@ -135,7 +136,12 @@ void AdmissionFilter::EndVersion(std::uint64_t version) {
     return static_cast<std::uint32_t>((t * buckets_ + spec_.window_versions - 1) /
                                       spec_.window_versions);
   };
-  for (std::uint32_t bucket = first_of(turn); bucket < first_of(turn + 1); ++bucket) {
+  return {first_of(turn), first_of(turn + 1)};
+}
+
+void AdmissionFilter::EndVersion(std::uint64_t version) {
+  const auto [first, end] = ChangedByEndOf(version);
+  for (std::uint32_t bucket = first; bucket < end; ++bucket) {
     sketches_[bucket].Halve(bucket_width_);
   }
 }

@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/hash.h"
@@ -53,6 +54,8 @@ class AdmissionFilter {
   // After each version.  SKETCH: halves the counters of those buckets whose turn it is: each one's
   // comes once in window_versions.
   void EndVersion(std::uint64_t version);
+  // The buckets [first, second) that EndVersion(version) changes.
+  std::pair<std::uint32_t, std::uint32_t> ChangedByEndOf(std::uint64_t version) const;
 
   // The bucket's state replaces `bytes`; none if there is none.  Equal states give equal bytes.
   void Save(std::uint32_t bucket, std::string* bytes) const;

@@ -10,7 +10,8 @@
 namespace plexus {
 namespace {
 
-constexpr std::size_t kAhead = 16;  // Rows between a prefetch and its use.
+constexpr std::size_t kAhead = 16;                  // Rows between a prefetch and its use.
+constexpr std::uint32_t kPlacesPerSlice = 1 << 17;  // That a slice of a snapshot looks at.
 
 std::uint32_t BucketRows(std::uint64_t rows, std::uint32_t buckets) {
   CHECK_GT(rows, 0u) << "an ARRAY table needs rows";
@@ -63,7 +64,12 @@ void ArrayTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision pr
 void ArrayTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                            float rate_factor) {
   const StepRates rates{version, scale, rate_factor};
-  merger_.ForStep(parts, [&](const auto& source) { UpdateRows(rates, source); });
+  merger_.ForStep(parts, [&](const auto& source) {
+    if (snapshot_.active()) {
+      AddBeforeStep(source.keys());
+    }
+    UpdateRows(rates, source);
+  });
 }
 
 template <typename Source>
@@ -114,17 +120,46 @@ bool ArrayTable::MarkUpdated(std::uint32_t place, std::uint64_t version) {
   return updated;
 }
 
+RowView ArrayTable::ViewOf(std::uint32_t place) const {
+  return {Key{place % bucket_rows_} * buckets_ + place / bucket_rows_,
+          steps_[place] - 1,
+          store_.counts() ? *store_.CountOf(place) : 0,
+          {store_.RecordOf(place), layout().record_bytes()}};
+}
+
 void ArrayTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {
   for (std::uint32_t place = 0; place < buckets_ * bucket_rows_; ++place) {
-    if (steps_[place] == 0) {
-      continue;
+    if (steps_[place] != 0) {
+      visit(ViewOf(place));
     }
-    const Key key = Key{place % bucket_rows_} * buckets_ + place / bucket_rows_;
-    visit(RowView{key,
-                  steps_[place] - 1,
-                  store_.counts() ? *store_.CountOf(place) : 0,
-                  {store_.RecordOf(place), layout().record_bytes()}});
   }
+}
+
+void ArrayTable::AddBeforeStep(std::span<const Key> keys) {
+  for (const Key key : keys) {
+    const std::uint32_t place = CheckedPlace(key);
+    if (steps_[place] != 0 && snapshot_.IsAhead(place) && snapshot_.Holds(steps_[place] - 1)) {
+      snapshot_.Add(ViewOf(place));
+    }
+  }
+}
+
+// Rows lie in the order of the walk: the hardware sees what comes next.
+bool ArrayTable::GatherSlice(std::uint64_t bytes) {
+  const std::uint32_t places = buckets_ * bucket_rows_;
+  const std::uint64_t enough = snapshot_.bytes() + bytes;
+  auto place = static_cast<std::uint32_t>(snapshot_.next());
+  const std::uint32_t end = places - place > kPlacesPerSlice ? place + kPlacesPerSlice : places;
+  for (; place < end && snapshot_.bytes() < enough; ++place) {
+    if (steps_[place] != 0 && snapshot_.Holds(steps_[place] - 1)) {
+      snapshot_.Add(ViewOf(place));
+    }
+  }
+  snapshot_.MoveTo(place);
+  if (place == places) {
+    snapshot_.FinishWalk();
+  }
+  return !snapshot_.walked();
 }
 
 void ArrayTable::Restore(const RowView& row) {

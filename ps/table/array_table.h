@@ -32,6 +32,7 @@ class ArrayTable final : public Table {
 
   void ForEachRow(const std::function<void(const RowView&)>& visit) const override;
   void Restore(const RowView& row) override;
+  bool GatherSlice(std::uint64_t bytes) override;
   Digest128 Digest() const override;
 
   std::uint64_t row_count() const override { return row_count_; }
@@ -49,6 +50,9 @@ class ArrayTable final : public Table {
   // Adds the row `key` with its gradients to the block, made if no step has updated it.
   void AddRow(Key key, std::uint64_t count, const float* gradients, std::uint32_t active,
               std::uint64_t version);
+  RowView ViewOf(std::uint32_t place) const;
+  // Before a step changes rows of the snapshot that is under way.
+  void AddBeforeStep(std::span<const Key> keys);
   // True if the row had been updated before.
   bool MarkUpdated(std::uint32_t place, std::uint64_t version);
 

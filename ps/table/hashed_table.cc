@@ -141,6 +141,9 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   version_ = version;
   const StepRates rates{version, scale, rate_factor};
   merger_.ForStep(parts, [&](const auto& source) {
+    if (snapshot_.active()) {
+      AddBeforeStep(source.keys());
+    }
     if (source.hints().empty()) {
       UpdateFoundRows(rates, source);
     } else {

@@ -50,6 +50,7 @@ class HashedTable final : public Table {
   }
   void ForEachFilter(const std::function<void(std::uint32_t, const std::string&)>&) const override;
   Status RestoreFilter(std::uint32_t bucket, const std::string& bytes) override;
+  bool GatherSlice(std::uint64_t bytes) override;
   Digest128 Digest() const override;
 
   std::uint64_t row_count() const override { return index_.row_count(); }
@@ -68,6 +69,7 @@ class HashedTable final : public Table {
   std::uint64_t Thaw(const ColdBatch& batch) override;
   std::vector<Key> TakeForgotten() override { return std::exchange(forgotten_, {}); }
   bool ViewCold(Key key, const std::byte* record, RowView* view) const override;
+  RowView ReadCold(Key key, const std::byte* record) const override;
 
   void set_refuse_new_rows(bool refuse) override { refuse_new_rows_ = refuse; }
   std::uint64_t EvictOldest(std::uint64_t bytes) override;
@@ -112,6 +114,14 @@ class HashedTable final : public Table {
   std::uint32_t AddHandle();
   void Mark(std::uint32_t handle) const { marks_.Set(handle); }
 
+  // hashed_table_snapshot.cc
+  RowView ViewOf(const Slot& slot) const;
+  void AddToSnapshot(const Slot& slot);
+  // Before a step changes what belongs to the snapshot that is under way.
+  void AddBeforeStep(std::span<const Key> keys);
+  void AddFilters(std::uint32_t begin, std::uint32_t end);
+  void GatherSlots(std::uint64_t slots);
+
   // hashed_table_rows.cc
   void EvictBeyondLimits(std::uint64_t version);
   // Evicts all but the `keep` most valuable rows of a bucket; the record bytes freed in memory.
@@ -147,6 +157,7 @@ class HashedTable final : public Table {
   std::uint64_t version_ = 0;
   std::vector<Key> forgotten_;
   bool refuse_new_rows_ = false;
+  std::vector<Slot> gathered_;  // Scratch of GatherSlots.
   // Under staleness: keys evicted lately.
   std::unordered_map<Key, std::uint64_t> lately_evicted_;
   std::deque<std::pair<std::uint64_t, Key>> lately_order_;

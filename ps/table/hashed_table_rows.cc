@@ -24,6 +24,10 @@ void HashedTable::EndVersion(std::uint64_t version) {
   version_ = version;
   EvictUnseen(version);
   if (filter_ != nullptr) {
+    if (snapshot_.active()) {
+      const auto [begin, end] = filter_->ChangedByEndOf(version);
+      AddFilters(begin, end);
+    }
     filter_->EndVersion(version);
   }
   while (!lately_order_.empty() && lately_order_.front().first + spec().staleness < version) {
@@ -116,6 +120,10 @@ std::uint64_t HashedTable::EvictFromBucket(std::uint32_t bucket, std::uint64_t k
 std::uint64_t HashedTable::Evict(Key key, std::uint64_t version, EvictionCounter why) {
   Slot* slot = index_.Find(key, index_.HomeOf(key));
   CHECK(slot != nullptr);
+  if (snapshot_.active() && snapshot_.IsAhead(index_.HomeOf(key))) {
+    AddToSnapshot(*slot);
+  }
+  erased_.Note(key);
   std::uint64_t freed = 0;
   if (slot->place >= kColdPlace) {
     forgotten_.push_back(key);
@@ -275,6 +283,11 @@ bool HashedTable::ViewCold(Key key, const std::byte* record, RowView* view) cons
   if (slot == nullptr || slot->place < kColdPlace) {
     return false;
   }
+  *view = ReadCold(key, record);
+  return view->last_step == slot->last_step;
+}
+
+RowView HashedTable::ReadCold(Key key, const std::byte* record) const {
   const std::size_t bytes = store_.layout().record_bytes();
   std::uint32_t last_step;
   std::uint32_t count = 0;
@@ -282,8 +295,7 @@ bool HashedTable::ViewCold(Key key, const std::byte* record, RowView* view) cons
   if (store_.counts()) {
     std::memcpy(&count, record + bytes + sizeof(last_step), sizeof(count));
   }
-  *view = {key, last_step, count, {record, bytes}};
-  return last_step == slot->last_step;
+  return {key, last_step, count, {record, bytes}};
 }
 
 std::uint64_t HashedTable::Thaw(const ColdBatch& batch) {
@@ -312,14 +324,7 @@ void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
   // Rows lie in another order than slots: let the next ones come while one is visited.
   Slot ring[kRing];
   std::size_t seen = 0;
-  const auto visit_at = [&](std::size_t i) {
-    const Slot& slot = ring[i % kRing];
-    const std::uint32_t handle = slot.place - 1;
-    visit(RowView{slot.key,
-                  slot.last_step,
-                  store_.counts() ? *store_.CountOf(handle) : 0,
-                  {store_.RecordOf(handle), store_.layout().record_bytes()}});
-  };
+  const auto visit_at = [&](std::size_t i) { visit(ViewOf(ring[i % kRing])); };
   index_.ForEach([&](const Slot& slot) {
     if (slot.place >= kColdPlace) {
       return;
@@ -384,7 +389,7 @@ TableMemory HashedTable::memory() const {
   memory.index_bytes = index_.memory_bytes();
   memory.row_bytes = store_.record_memory_bytes();
   memory.header_bytes = store_.count_memory_bytes() + handles_.memory_bytes() +
-                        marks_.memory_bytes() + copied_.memory_bytes();
+                        marks_.memory_bytes() + copied_.memory_bytes() + erased_.memory_bytes();
   memory.filter_bytes = filter_ == nullptr ? 0 : filter_->memory_bytes();
   const std::uint64_t used = handles_.live() * store_.layout().record_bytes();
   memory.free_bytes = memory.row_bytes - std::min(memory.row_bytes, used);

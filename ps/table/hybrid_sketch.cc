@@ -92,13 +92,13 @@ void HybridSketch::Promote(Slot* slot, std::uint32_t place) {
   ++exact_count_;
 }
 
-void HybridSketch::Decay(const std::function<void(std::uint32_t place)>& demote) {
+void HybridSketch::Decay(const std::function<void(const Slot&)>& demote) {
   importance_ = 0;
   for (std::uint32_t g = 0; groups_ != nullptr && g < groups_count_; ++g) {
     for (Slot& slot : groups_[g].slots) {
       slot.score *= options_->decay;
       if (slot.place != 0 && slot.score < options_->threshold) {
-        demote(slot.place);
+        demote(slot);
         slot.place = 0;
         --exact_count_;
       }

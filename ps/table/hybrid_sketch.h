@@ -90,8 +90,8 @@ class HybridSketch {
 
   // Enough importance has come for Decay().
   bool DecayIsDue() const { return importance_ > period(); }
-  // Calls demote(place) for each row that its key loses.
-  void Decay(const std::function<void(std::uint32_t place)>& demote);
+  // Calls demote(slot) for each key that loses its row, the slot still with it.
+  void Decay(const std::function<void(const Slot&)>& demote);
 
   // For a row from a saved model whose sketch is yet to come: gives the key a slot with this row.
   // False: there is no room.

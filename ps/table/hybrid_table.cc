@@ -87,9 +87,17 @@ void HybridTable::Pull(std::span<const Key> keys, std::uint32_t dim, Precision p
 void HybridTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
                             float rate_factor) {
   CHECK_LT(version, kCountMax) << "versions have 32 bits";
-  merger_.ForStep(parts, [this](const auto& source) { GatherRows(source); });
+  merger_.ForStep(parts, [this](const auto& source) {
+    for (std::size_t i = 0; snapshot_.active() && i < source.keys().size(); ++i) {
+      AddSketch(addresses_.Of(Mix64(source.keys()[i])).bucket);
+    }
+    GatherRows(source);
+  });
   if (entries_.empty()) {
     return;
+  }
+  if (snapshot_.active()) {
+    AddBeforeUpdate();
   }
   UpdateRows({version, scale, rate_factor});
   Promote(version);
@@ -252,8 +260,14 @@ void HybridTable::Promote(std::uint64_t version) {
 
 void HybridTable::Decay() {
   for (const std::uint32_t bucket : decays_) {
-    buckets_[bucket].sketch.Decay([this](std::uint32_t place) {
-      handles_.Free(place - 1);
+    buckets_[bucket].sketch.Decay([&](const HybridSketch::Slot& slot) {
+      const std::uint32_t handle = slot.place - 1;
+      if (snapshot_.active() && snapshot_.IsAhead(bucket) &&
+          snapshot_.Holds(exact_steps_[handle])) {
+        snapshot_.Add(ViewOfExact(slot.key, handle));
+      }
+      erased_.Note(slot.key);
+      handles_.Free(handle);
       ++counters_.demoted;
     });
   }
@@ -269,28 +283,80 @@ std::uint32_t HybridTable::AddHandle() {
   return handle;
 }
 
-void HybridTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {
-  const std::size_t record_bytes = layout().record_bytes();
-  for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
-    const Bucket& bucket = buckets_[b];
-    bucket.sketch.ForEachExact([&](const HybridSketch::Slot& slot) {
-      const std::uint32_t handle = slot.place - 1;
-      const std::uint64_t count = exact_.counts() ? *exact_.CountOf(handle) : 0;
-      visit({slot.key, exact_steps_[handle], count, {exact_.RecordOf(handle), record_bytes}});
-    });
-    for (std::uint32_t row = 0; bucket.shared != nullptr && row < addresses_.shared_rows(b);
-         ++row) {
-      if (bucket.shared[row].step == 0) {
-        continue;
-      }
-      const std::uint32_t place = addresses_.first_shared(b) + row;
-      const std::uint64_t count = shared_.counts() ? *shared_.CountOf(place) : 0;
-      visit({addresses_.SharedKey(b, row),
-             bucket.shared[row].step - 1,
-             count,
-             {shared_.RecordOf(place), record_bytes}});
+RowView HybridTable::ViewOfExact(Key key, std::uint32_t handle) const {
+  return {key,
+          exact_steps_[handle],
+          exact_.counts() ? *exact_.CountOf(handle) : 0,
+          {exact_.RecordOf(handle), layout().record_bytes()}};
+}
+
+RowView HybridTable::ViewOfShared(std::uint32_t bucket, std::uint32_t row) const {
+  const std::uint32_t place = addresses_.first_shared(bucket) + row;
+  return {addresses_.SharedKey(bucket, row),
+          buckets_[bucket].shared[row].step - 1,
+          shared_.counts() ? *shared_.CountOf(place) : 0,
+          {shared_.RecordOf(place), layout().record_bytes()}};
+}
+
+void HybridTable::Visit(std::uint32_t b, const std::function<void(const RowView&)>& visit) const {
+  const Bucket& bucket = buckets_[b];
+  bucket.sketch.ForEachExact(
+      [&](const HybridSketch::Slot& slot) { visit(ViewOfExact(slot.key, slot.place - 1)); });
+  for (std::uint32_t row = 0; bucket.shared != nullptr && row < addresses_.shared_rows(b); ++row) {
+    if (bucket.shared[row].step != 0) {
+      visit(ViewOfShared(b, row));
     }
   }
+}
+
+void HybridTable::ForEachRow(const std::function<void(const RowView&)>& visit) const {
+  for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
+    Visit(b, visit);
+  }
+}
+
+void HybridTable::AddSketch(std::uint32_t bucket) {
+  if (snapshot_.ClaimFilter(bucket)) {
+    std::string bytes = SketchBytes(bucket);
+    if (!bytes.empty()) {
+      snapshot_.AddFilter(bucket, std::move(bytes));
+    }
+  }
+}
+
+void HybridTable::AddBeforeUpdate() {
+  for (const Entry& entry : entries_) {
+    const std::uint32_t bucket = addresses_.Of(Mix64(entry.key)).bucket;
+    if (!snapshot_.IsAhead(bucket)) {
+      continue;
+    }
+    if (entry.shared == nullptr) {
+      if (snapshot_.Holds(exact_steps_[entry.place])) {
+        snapshot_.Add(ViewOfExact(entry.key, entry.place));
+      }
+    } else if (entry.shared->step != 0 && snapshot_.Holds(entry.shared->step - 1)) {
+      snapshot_.Add(ViewOfShared(bucket, entry.place - addresses_.first_shared(bucket)));
+    }
+  }
+}
+
+// A bucket at a time.
+bool HybridTable::GatherSlice(std::uint64_t bytes) {
+  const std::uint64_t enough = snapshot_.bytes() + bytes;
+  while (!snapshot_.walked() && snapshot_.bytes() < enough) {
+    const auto bucket = static_cast<std::uint32_t>(snapshot_.next());
+    AddSketch(bucket);
+    Visit(bucket, [this](const RowView& row) {
+      if (snapshot_.Holds(row.last_step)) {
+        snapshot_.Add(row);
+      }
+    });
+    snapshot_.MoveTo(bucket + 1);
+    if (bucket + 1 == buckets_.size()) {
+      snapshot_.FinishWalk();
+    }
+  }
+  return !snapshot_.walked();
 }
 
 void HybridTable::Restore(const RowView& row) {
@@ -330,14 +396,20 @@ void HybridTable::Restore(const RowView& row) {
   }
 }
 
+std::string HybridTable::SketchBytes(std::uint32_t bucket) const {
+  std::string bytes;
+  buckets_[bucket].sketch.Save(&bytes);
+  if (!bytes.empty()) {
+    const std::uint32_t shared_rows = addresses_.shared_rows(bucket);
+    bytes.append(reinterpret_cast<const char*>(&shared_rows), sizeof(shared_rows));
+  }
+  return bytes;
+}
+
 void HybridTable::ForEachFilter(
     const std::function<void(std::uint32_t, const std::string&)>& visit) const {
-  std::string bytes;
   for (std::uint32_t b = 0; b < buckets_.size(); ++b) {
-    buckets_[b].sketch.Save(&bytes);
-    if (!bytes.empty()) {
-      const std::uint32_t shared_rows = addresses_.shared_rows(b);
-      bytes.append(reinterpret_cast<const char*>(&shared_rows), sizeof(shared_rows));
+    if (const std::string bytes = SketchBytes(b); !bytes.empty()) {
       visit(b, bytes);
     }
   }
@@ -400,7 +472,8 @@ TableMemory HybridTable::memory() const {
   memory.filter_bytes += buckets_.capacity() * sizeof(Bucket);
   memory.row_bytes = shared_.record_memory_bytes() + exact_.record_memory_bytes();
   memory.header_bytes = shared_.count_memory_bytes() + exact_.count_memory_bytes() +
-                        handles_.memory_bytes() + exact_steps_.capacity() * sizeof(std::uint32_t);
+                        handles_.memory_bytes() + exact_steps_.capacity() * sizeof(std::uint32_t) +
+                        erased_.memory_bytes();
   const std::uint64_t used = row_count() * layout().record_bytes();
   memory.free_bytes = memory.row_bytes - std::min(memory.row_bytes, used);
   return memory;

@@ -48,6 +48,7 @@ class HybridTable final : public Table {
   void Restore(const RowView& row) override;
   void ForEachFilter(const std::function<void(std::uint32_t, const std::string&)>&) const override;
   Status RestoreFilter(std::uint32_t bucket, const std::string& bytes) override;
+  bool GatherSlice(std::uint64_t bytes) override;
   Digest128 Digest() const override;
 
   std::uint64_t row_count() const override { return shared_count_ + handles_.live(); }
@@ -98,6 +99,16 @@ class HybridTable final : public Table {
     return rows == nullptr ? nullptr : rows + address.shared;
   }
   SharedRow* MakeShared(const Address& address);
+
+  RowView ViewOfExact(Key key, std::uint32_t handle) const;
+  RowView ViewOfShared(std::uint32_t bucket, std::uint32_t row) const;
+  // What a snapshot that is under way has of a bucket: its sketch; before a step updates the
+  // entries' rows, those.
+  void AddSketch(std::uint32_t bucket);
+  void AddBeforeUpdate();
+  // The sketch as ForEachFilter gives it.
+  std::string SketchBytes(std::uint32_t bucket) const;
+  void Visit(std::uint32_t b, const std::function<void(const RowView&)>& visit) const;
 
   template <typename Source>
   void GatherRows(const Source& source);

@@ -155,11 +155,19 @@ class KeyIndex {
   // (not to 0), and insert or erase nothing.
   template <typename Visit>
   void ForEachBetween(std::uint64_t first_hash, std::uint64_t last_hash, const Visit& visit) {
+    ForEachBetween(
+        first_hash, last_hash, [](const Slot&) { return true; }, visit);
+  }
+  // Of those slots only for which wanted(const Slot&) is true; asked of some others too.
+  template <typename Wanted, typename Visit>
+  void ForEachBetween(std::uint64_t first_hash, std::uint64_t last_hash, const Wanted& wanted,
+                      const Visit& visit) {
     if (first_hash <= low_last_) {
-      ForEachOfLayout(first_hash, last_hash < low_last_ ? last_hash : low_last_, visit);
+      ForEachOfLayout(first_hash, last_hash < low_last_ ? last_hash : low_last_, wanted, visit);
     }
     if (last_hash > low_last_) {
-      ForEachOfLayout(first_hash > low_last_ ? first_hash : low_last_ + 1, last_hash, visit);
+      ForEachOfLayout(first_hash > low_last_ ? first_hash : low_last_ + 1, last_hash, wanted,
+                      visit);
     }
   }
   template <typename Visit>
@@ -239,12 +247,16 @@ class KeyIndex {
   std::uint64_t RoomFrom(std::uint64_t group) const;
 
   // All hashes are in the same layout.
-  template <typename Visit>
-  void ForEachOfLayout(std::uint64_t first_hash, std::uint64_t last_hash, const Visit& visit) {
+  template <typename Wanted, typename Visit>
+  void ForEachOfLayout(std::uint64_t first_hash, std::uint64_t last_hash, const Wanted& wanted,
+                       const Visit& visit) {
     const std::uint64_t last = HomeGroup(last_hash);
     for (std::uint64_t g = HomeGroup(first_hash);; ++g) {
       Slot* group = GroupAt(g);
       for (std::uint32_t i = 0; i < kGroupSlots && group[i].place != 0; ++i) {
+        if (!wanted(group[i])) {
+          continue;
+        }
         const std::uint64_t hash = HomeOf(group[i].key);
         if (hash >= first_hash && hash <= last_hash) {
           visit(group[i]);

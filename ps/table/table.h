@@ -25,6 +25,8 @@
 #include "ps/cold_rows.h"
 #include "ps/table/pull_hint.h"
 #include "ps/table/row_layout.h"
+#include "ps/table/row_view.h"
+#include "ps/table/table_snapshot.h"
 
 namespace plexus {
 
@@ -35,19 +37,6 @@ struct GradientPart {
   const float* gradients = nullptr;       // [keys x dim]; need not be aligned.
   std::uint32_t dim = 0;                  // Of these gradients: the first `dim` values; 0 = all.
   std::span<const PullHint> hints = {};   // Of the keys' Pull; empty: there are none.
-};
-
-// A row as it is stored and restored.
-struct RowView {
-  Key key = 0;
-  std::uint64_t last_step = 0;  // The last version that updated it.
-  std::uint64_t count = 0;      // Occurrences so far, as 32 bits (order COUNT: of an f32).
-  std::span<const std::byte> record;
-
-  // Values, then state.  REQUIRES: the layout is plain().
-  std::span<const float> floats() const {
-    return {reinterpret_cast<const float*>(record.data()), record.size() / sizeof(float)};
-  }
 };
 
 // Since the table was made.  admitted + restored - evicted() + promoted - demoted = rows = rows in
@@ -127,6 +116,18 @@ class Table {
       const std::function<void(std::uint32_t bucket, const std::string& bytes)>&) const {}
   virtual Status RestoreFilter(std::uint32_t bucket, const std::string& bytes);
 
+  // A snapshot of the table as it is now, while steps go on; see TableSnapshot.  `since` > 0: only
+  // rows that were updated after that version.  REQUIRES: staleness 0; none is under way.
+  void BeginSnapshot(std::uint64_t version, std::uint64_t since, std::uint32_t buckets) {
+    snapshot_.Begin(version, since, buckets);
+  }
+  // Gathers what comes next, about `bytes` of it; true: there is more.
+  virtual bool GatherSlice(std::uint64_t) { return false; }
+  TableSnapshot& snapshot() { return snapshot_; }
+  const TableSnapshot& snapshot() const { return snapshot_; }
+  ErasedKeys& erased() { return erased_; }
+  const ErasedKeys& erased() const { return erased_; }
+
   // Sum modulo 2^128 over the rows in memory of XXH3_128(name, a zero byte, key, last_step,
   // record), integers as little-endian u64, and of filters.  Rows on disk add RowDigest of what
   // ViewCold gives.
@@ -157,6 +158,8 @@ class Table {
   virtual std::vector<Key> TakeForgotten() { return {}; }
   // A row of the scan of the cold store, as ForEachRow would give it; false: stale.
   virtual bool ViewCold(Key, const std::byte*, RowView*) const { return false; }
+  // The same of any record of the cold store, whether it is stale or not.
+  virtual RowView ReadCold(Key, const std::byte*) const { return {}; }
 
   // A slice of moving rows together, so that memory without rows can go back to the kernel; begins
   // when much of it is free, `eager`: some.  True: there is more to do.
@@ -170,6 +173,8 @@ class Table {
 
  protected:
   TableCounters counters_;
+  TableSnapshot snapshot_;
+  ErasedKeys erased_;
 };
 
 // A row's part of Digest().

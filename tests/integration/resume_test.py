@@ -5,6 +5,7 @@ usage: resume_test.py [--rounds N] [--seed N] [unittest arguments]
 import os
 import pathlib
 import random
+import re
 import signal
 import sys
 import time
@@ -38,6 +39,13 @@ def checkpoints(run):
     """Versions of the complete checkpoints, ascending."""
     return sorted(int(path.parent.name) for path in pathlib.Path(run).glob("checkpoints/*/manifest.textproto")
                   if path.parent.name.isdigit())
+
+
+def base_of(run, version):
+    """The version that a checkpoint builds on; 0: it is whole."""
+    text = (pathlib.Path(run) / f"checkpoints/{version}/manifest.textproto").read_text()
+    found = re.search(r"^base: (\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def kill_all(process):
@@ -98,14 +106,23 @@ class ResumeTest(unittest.TestCase):
         code, output = cluster.run(self.command(run, 2, 2))
         self.assertEqual(code, 0, output)
         self.assertEqual(figures(run), self.undisturbed)
-        last = (self.undisturbed["version"] - 1) // EVERY * EVERY
-        self.assertEqual(checkpoints(run), [last - EVERY, last])
+        # One that is due while the last one is being written begins later.
+        versions = checkpoints(run)
+        last = versions[-1]
+        self.assertGreaterEqual(last, self.undisturbed["version"] - 3 * EVERY)
+        bases = {version: base_of(run, version) for version in versions}
+        built_on, whole = set(), 0
+        for place, version in enumerate(reversed(versions)):
+            self.assertTrue(place < 2 or version in built_on or whole < 2, f"{bases}: {version} is of no use")
+            built_on.add(bases[version])
+            whole += bases[version] == 0
+        self.assertLessEqual(built_on - {0}, set(versions), "what others build on stays")
         self.assertEqual((run / "checkpoints/LATEST").read_text(), f"{last}\n")
         code, output = cluster.run([cluster.BIN / "plexus", "fsck", run])
         self.assertEqual(code, 0, output)
         for version in checkpoints(run):
             self.assertIn(f"checkpoints/{version}: clean", output)
-        a, b = (run / f"checkpoints/{version}" for version in checkpoints(run))
+        a, b = (run / f"checkpoints/{version}" for version in versions[-2:])
         code, output = cluster.run([cluster.BIN / "plexus", "diff", a, b])
         self.assertEqual(code, 1, output)
         self.assertIn("different", output)
@@ -195,6 +212,26 @@ class ResumeTest(unittest.TestCase):
         self.assertIn(f"{file} at offset", output)
         self.assertEqual(cluster.result(run)["resumed_from"], older)
         self.assertTrue((run / f"checkpoints/{newest}.damaged").exists())
+
+    def test_an_incremental_checkpoint_is_as_good_as_a_whole_one(self):
+        run = self.workspace.new_run()
+        process = cluster.start(self.command(run, 2, 2, checkpoint__full_every=100))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            versions = wait_for_checkpoint(run)
+            if base_of(run, versions[-1]) > 0:
+                break
+            time.sleep(0.01)
+        kill_all(process)
+        newest = checkpoints(run)[-1]
+        self.assertGreater(base_of(run, newest), 0)
+        dump = [cluster.BIN / "plexus", "dump", run / f"checkpoints/{newest}", "--table=limited", "--sorted"]
+        code, output = cluster.run(dump)
+        self.assertEqual(code, 0, output)
+        keys = [int(line.split("\t")[0]) for line in output.splitlines() if "\t" in line]
+        self.assertEqual(keys, sorted(set(keys)), "each row once")
+        self.finish(run, 3, 1)
+        self.assertEqual(cluster.result(run)["resumed_from"], newest)
 
     def test_what_is_refused(self):
         run = self.started_and_killed()

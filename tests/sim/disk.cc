@@ -255,7 +255,7 @@ void SimCommitLog::Append(const proto::CommittedStep& step) {
   if (sync_) {
     log_->Sync();
   }
-  if (step.commit().checkpoint() && log_->segments().back().name < step.state().version()) {
+  if (step.commit().has_checkpoint() && log_->segments().back().name < step.state().version()) {
     log_->BeginSegment(step.state().version(), true);
     AppendStart();
   }

@@ -93,7 +93,7 @@ bool SchedulerProcess::Keep(const SchedulerEvent& event) {
       if (options_.manifest_before_data && event.committed.has_checkpoint()) {
         options_.models->WriteManifest(kCheckpoint, event.committed.state().version(),
                                        options_.plan->job.checkpoint().keep(),
-                                       event.committed.checkpoint());
+                                       event.committed.state());
       }
       return true;
     case SchedulerEvent::Kind::kResumed:
@@ -168,8 +168,38 @@ ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::u
   }
 }
 
+// A slice of a checkpoint, if one is under way; it is on disk some messages after its end.
+void ServerProcess::WriteSnapshot() {
+  if (const auto order = shard_.TakeSnapshotOrder(); order.has_value()) {
+    if (!world_.Act(process_)) {
+      return;
+    }
+    snapshot_ended_ = false;
+    if (options_.models != nullptr) {
+      options_.models->WritePart(kCheckpoint, order->version, index_, shard_.state());
+    }
+  }
+  if (snapshot_ended_ && random_.Below(4) == 0) {
+    snapshot_ended_ = false;
+    proto::Saved saved;
+    saved.set_name(kCheckpoint);
+    shard_.OnSnapshotSaved(shard_.snapshot().version(), std::move(saved), {});
+  }
+  if (shard_.snapshot().under_way()) {
+    shard_.GatherSnapshot(random_.Between(1, 300));
+  }
+  for (const SnapshotBlock& block : shard_.snapshot().TakeBlocks()) {
+    shard_.snapshot().OnWritten(block.bytes.size());
+    snapshot_ended_ = snapshot_ended_ || block.kind == SnapshotBlock::Kind::kEnd;
+  }
+}
+
 // False while a model is being written or read: what would be sent waits.
 bool ServerProcess::Flush() {
+  WriteSnapshot();
+  if (!world_.IsAlive(process_)) {
+    return true;
+  }
   if (std::optional<std::string> save = shard_.TakeSaveRequest()) {
     being_saved_.emplace().set_name(*save);
     return false;

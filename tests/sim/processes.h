@@ -110,6 +110,7 @@ class ServerProcess final : public Actor {
   void Save();
   void Recover();
   void Leave();
+  void WriteSnapshot();
   World& world_;
   const ProcessOptions& options_;
   const std::uint32_t index_;
@@ -122,6 +123,7 @@ class ServerProcess final : public Actor {
   std::vector<Delivery> backlog_;  // Came while a model was written or read.
   std::optional<proto::Saved> being_saved_;
   std::optional<proto::Recover> being_recovered_;
+  bool snapshot_ended_ = false;  // And it was not said yet.
 };
 
 // One rank's thread.

@@ -192,6 +192,7 @@ Scenario DrawScenario(std::uint64_t seed) {
   }
   DrawDisk(messages, &scenario);
   scenario.data.poison = random.Chance(0.25) ? 0.01 * static_cast<double>(random.Below(60)) : 0;
+  scenario.checkpoint_every = scenario.bsp() && random.Chance(0.5) ? Draw(random, 1, 4) : 0;
   return scenario;
 }
 
@@ -208,6 +209,7 @@ Scenario ReferenceOf(const Scenario& scenario) {
   reference.checkpoint_every = 0;
   reference.disk_faults.clear();
   reference.interrupt_after_messages = 0;
+  reference.checkpoint_every = 0;
   return reference;
 }
 
@@ -236,6 +238,7 @@ JobPlan PlanOf(const Scenario& s) {
        << " dense_optimizer { kind: SGD learning_rate: 1 }"
        << " evaluate_every_steps: " << (s.valid ? s.evaluate_every_steps : 0)
        << " early_stop_patience: " << (s.valid ? s.patience : 0) << " }\n";
+  text << "checkpoint { every_steps: " << s.checkpoint_every << " full_every: 3 }\n";
   text << "cluster { servers: " << s.servers << " workers: " << s.workers
        << " buckets: " << s.buckets << " lease_ms: " << s.lease_ms << " }\n";
   if (s.durable()) {

@@ -85,6 +85,7 @@ struct Scenario {
   // The user interrupts the job when workers have sent so many messages; 0 = never.
   std::uint64_t interrupt_after_messages = 0;
 
+  std::uint32_t checkpoint_every = 0;  // Steps; BSP.
   bool bsp() const { return staleness == 0; }
   bool durable() const { return durability != proto::Checkpoint::NONE; }
   bool asp() const { return staleness < 0; }

@@ -1,5 +1,6 @@
 // A shard whose rows lie on disk most of the time, against one whose rows never leave memory.
 #include <algorithm>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
@@ -36,6 +37,9 @@ class Disk {
           break;
         case ColdRequest::Kind::kForget:
           Forget(request.keys);
+          break;
+        case ColdRequest::Kind::kCopy:
+          shard_->snapshot().OnCopied(BatchOf(request.keys));
           break;
       }
     }
@@ -160,12 +164,106 @@ Bytes RandomPull(Draws* draws, ShardDriver* driver, std::uint32_t rank, std::uin
   return driver->PullFrame(driver->Header(FrameType::kPull, rank, step), keys);
 }
 
+// Checkpoints of a shard whose rows go to disk and back meanwhile, whole and incremental, beside
+// the rows that the warm shard had at their versions.
+class SnapshotCheck {
+ public:
+  explicit SnapshotCheck(ShardDriver* cold) : shard_(cold->shard()) {}
+
+  bool under_way() const { return !expected_.empty(); }
+  // The base of the next one.
+  std::uint64_t base() const { return checked_ % 3 == 0 ? 0 : shard_.snapshot().version(); }
+  std::uint64_t checked() const { return checked_; }
+
+  // After the warm shard's commit.
+  void Begin(const ShardState& warm) {
+    whole_ = base() == 0;
+    expected_.assign(warm.table_count(), {});
+    for (std::uint32_t t = 0; t < warm.table_count(); ++t) {
+      warm.table(t).ForEachRow([&](const RowView& row) {
+        SnapshotRows one;
+        one.Add(row);
+        expected_[t][row.key] = one.bytes;
+      });
+    }
+    got_ = whole_ ? Rows(expected_.size()) : std::exchange(got_, {});
+    fresh_.assign(expected_.size(), {});
+  }
+
+  // The next slice, of about so many bytes.
+  void Gather(std::uint64_t bytes) {
+    shard_.GatherSnapshot(bytes);
+    for (const SnapshotBlock& block : shard_.snapshot().TakeBlocks()) {
+      shard_.snapshot().OnWritten(block.bytes.size());
+      Take(block);
+    }
+  }
+
+ private:
+  using Rows = std::vector<std::map<Key, std::string>>;
+
+  void Take(const SnapshotBlock& block) {
+    const std::size_t each = block.count == 0 ? 0 : block.bytes.size() / block.count;
+    for (std::size_t at = 0; block.kind == SnapshotBlock::Kind::kRows && at < block.bytes.size();
+         at += each) {
+      Key key;
+      std::memcpy(&key, block.bytes.data() + at, sizeof(key));
+      ASSERT_TRUE(fresh_[block.table].try_emplace(key, block.bytes.substr(at, each)).second)
+          << "twice: row " << key;
+    }
+    for (std::size_t at = 0; block.kind == SnapshotBlock::Kind::kErased && at < block.bytes.size();
+         at += sizeof(Key)) {
+      Key key;
+      std::memcpy(&key, block.bytes.data() + at, sizeof(key));
+      got_[block.table].erase(key);
+    }
+    if (block.kind == SnapshotBlock::Kind::kEnd) {
+      for (std::size_t t = 0; t < fresh_.size(); ++t) {
+        for (auto& [key, bytes] : fresh_[t]) {
+          got_[t][key] = bytes;
+        }
+        EXPECT_TRUE(got_[t] == expected_[t])
+            << "table " << t << (whole_ ? ", whole: " : ": ") << got_[t].size() << " rows of "
+            << expected_[t].size();
+      }
+      EXPECT_EQ(shard_.snapshot().bytes(), 0u);
+      expected_.clear();
+      ++checked_;
+    }
+  }
+
+  Shard& shard_;
+  bool whole_ = true;
+  Rows expected_;
+  Rows fresh_;
+  Rows got_;
+  std::uint64_t checked_ = 0;
+};
+
+// As many rows as the warm shard has, and on disk no copies of others.
+void CheckRows(const JobPlan& plan, ShardDriver& warm, ShardDriver& cold, Disk* disk) {
+  std::uint64_t rows = 0;
+  bool evicts = false;
+  for (std::uint32_t t = 0; t < plan.tables.size(); ++t) {
+    const Table& table = cold.shard().state().table(t);
+    evicts = evicts || table.spec().eviction.unseen_versions > 0;
+    rows += table.spec().spills ? table.row_count() : 0;
+    if (!plan.asp() || !evicts) {
+      EXPECT_EQ(table.row_count(), warm.shard().state().table(t).row_count());
+    }
+  }
+  EXPECT_EQ(evicts, disk->forgotten() > 0);
+  disk->Collect();
+  EXPECT_LE(disk->rows(), rows) << "copies of rows that are no more";
+}
+
 void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) {
   ShardDriver warm(plan);
   ShardDriver cold(plan, 0, /*spill_always=*/true);
   Disk disk(&cold.shard());
   warm.Start();
   cold.Start();
+  SnapshotCheck snapshot(&cold);
   Draws draws(5);
   std::map<std::uint64_t, std::string> warm_answers;
   std::map<std::uint64_t, std::string> cold_answers;
@@ -174,6 +272,10 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
     warm.Send(frame);
     cold.Send(frame);
     while (draws.Below(3) > 0 && disk.AnswerOne(draws.Below(1 << 20))) {
+    }
+    if (snapshot.under_way() && draws.Below(2) == 0) {
+      disk.Collect();
+      snapshot.Gather(1 + draws.Below(300));
     }
   };
   for (std::uint64_t step = 1; step <= steps; ++step) {
@@ -189,7 +291,12 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
     }
     if (!plan->asp()) {
       warm.Commit(step);
-      cold.Commit(step);
+      std::optional<std::uint64_t> base;
+      if (!snapshot.under_way() && plan->job.checkpoint().every_steps() > 0) {
+        base = snapshot.base();
+        snapshot.Begin(warm.shard().state());
+      }
+      cold.Commit(step, 1, std::nullopt, "", base);
       while (cold.shard().version() < step) {
         ASSERT_TRUE(disk.AnswerOne(draws.Below(1 << 20))) << "step " << step << " waits for ever";
       }
@@ -201,6 +308,7 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
   }
   Note(cold.Take(), &cold_answers);
   EXPECT_GT(disk.written(), steps);
+  EXPECT_TRUE(plan->job.checkpoint().every_steps() == 0 || snapshot.checked() > steps / 10);
   if (!plan->asp()) {  // ASP applies pushes as they come, and these came in another order.
     EXPECT_EQ(warm_answers, cold_answers);
     const StatusOr<Digest128> digest = DigestOf(cold.shard().state(), disk.scan());
@@ -208,23 +316,17 @@ void RunBeside(const std::shared_ptr<const JobPlan>& plan, std::uint64_t steps) 
     EXPECT_EQ(*digest, warm.shard().state().Digest());
   }
   EXPECT_EQ(warm_answers.size(), cold_answers.size());
-  std::uint64_t rows = 0;
-  bool evicts = false;
-  for (std::uint32_t t = 0; t < plan->tables.size(); ++t) {
-    const Table& table = cold.shard().state().table(t);
-    evicts = evicts || table.spec().eviction.unseen_versions > 0;
-    rows += table.spec().spills ? table.row_count() : 0;
-    if (!plan->asp() || !evicts) {
-      EXPECT_EQ(table.row_count(), warm.shard().state().table(t).row_count());
-    }
-  }
-  EXPECT_EQ(evicts, disk.forgotten() > 0);
-  disk.Collect();
-  EXPECT_LE(disk.rows(), rows) << "copies of rows that are no more";
+  CheckRows(*plan, warm, cold, &disk);
   cold.ExpectCountersAddUp();
 }
 
 TEST(ShardColdTest, WhereRowsLieChangesNothingInBsp) { RunBeside(Plan(), 60); }
+TEST(ShardColdTest, NorCheckpoints) { RunBeside(Plan({"checkpoint.every_steps=1"}), 200); }
+TEST(ShardColdTest, NorCheckpointsWithEviction) {
+  RunBeside(Plan({"checkpoint.every_steps=1", "tables.embedding.eviction.unseen_versions=1",
+                  "tables.embedding.eviction.sweep_versions=1"}),
+            300);
+}
 TEST(ShardColdTest, NorInSsp) { RunBeside(Plan({"train.staleness=2"}), 60); }
 TEST(ShardColdTest, NorInDeterministicSsp) {
   RunBeside(Plan({"train.staleness=1", "train.deterministic=true"}), 60);

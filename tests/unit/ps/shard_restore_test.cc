@@ -116,8 +116,8 @@ TEST(ShardRestoreTest, SavesAgainWhatTheSchedulerStillWaitsForAndNothingElse) {
   proto::Commit commit;
   commit.set_step(kVersion + 1);
   commit.set_phase(3);
-  commit.set_save("best,checkpoint");
-  commit.set_checkpoint(true);
+  commit.set_save("best");
+  commit.mutable_checkpoint()->set_base(0);
   *commit.mutable_next() = PhaseOf(4, proto::Phase::TRAIN, kVersion + 2, 0);
   for (const bool waits : {true, false}) {
     ShardDriver driver(PlanOf(kSmallJob, {"checkpoint.durability=ASYNC"}));

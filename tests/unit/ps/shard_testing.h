@@ -256,8 +256,8 @@ class ShardDriver {
     View(view);
   }
   void Commit(std::uint64_t step, std::uint32_t phase = 1,
-              const std::optional<proto::Phase>& next = std::nullopt,
-              const std::string& save = "") {
+              const std::optional<proto::Phase>& next = std::nullopt, const std::string& save = "",
+              const std::optional<std::uint64_t>& checkpoint_base = std::nullopt) {
     proto::Control control;
     control.mutable_commit()->set_step(step);
     control.mutable_commit()->set_phase(phase);
@@ -265,6 +265,9 @@ class ShardDriver {
     control.mutable_commit()->set_save(save);
     if (next.has_value()) {
       *control.mutable_commit()->mutable_next() = *next;
+    }
+    if (checkpoint_base.has_value()) {
+      control.mutable_commit()->mutable_checkpoint()->set_base(*checkpoint_base);
     }
     shard_.OnMessage(kSchedulerPeer, ControlFrame(control), 0);
   }

@@ -123,6 +123,19 @@ class SchedulerDriver {
     Saved(0);
     Saved(1);
   }
+  // Both shards' files of the checkpoint of `version`, of so many bytes each.
+  void SaveCheckpoint(std::uint64_t version, std::uint64_t bytes = 100,
+                      const std::string& error = "") {
+    for (std::uint32_t shard = 0; shard < 2; ++shard) {
+      proto::Control control;
+      control.mutable_saved()->set_shard(shard);
+      control.mutable_saved()->set_version(version);
+      control.mutable_saved()->set_name(kCheckpoint);
+      control.mutable_saved()->set_file_bytes(bytes);
+      control.mutable_saved()->set_error(error);
+      Send(PeerOf(proto::SERVER, shard), control);
+    }
+  }
 
   // Messages since the last call, by peer.
   std::map<std::string, std::vector<proto::Control>> Take() {

@@ -113,6 +113,62 @@ TEST_F(ColdStoreTest, AlwaysReadsTheNewestRow) {
   }
 }
 
+// Whatever is written or forgotten between the question and the answer.
+TEST_F(ColdStoreTest, CopiesAreOfTheMomentAtWhichTheyWereAskedFor) {
+  ColdStoreOptions options;
+  options.cache_bytes = 64 << 10;
+  options.layout.file_bytes = 64 << 10;
+  Open(options);
+  Draws draws(8);
+  std::map<Key, std::uint64_t> rounds;
+  const auto change = [&](std::uint64_t round) {
+    std::vector<Key> keys;
+    for (Key key = draws.Below(2000); key < 2000; key += 1 + draws.Below(4)) {
+      keys.push_back(key);
+    }
+    if (draws.Below(4) > 0) {
+      Write(0, keys, round);
+      for (const Key key : keys) {
+        rounds[key] = round;
+      }
+    } else {
+      keys.resize(keys.size() / 3);
+      for (const Key key : keys) {
+        rounds.erase(key);
+      }
+      store_->Forget({0, ByHash(keys)});
+    }
+  };
+  std::uint64_t round = 0;
+  std::uint64_t copies = 0;
+  while (copies < 100) {
+    change(++round);
+    std::vector<Key> keys;
+    Rows expected;
+    for (const auto& [key, written] : rounds) {
+      if (draws.Below(3) > 0) {
+        keys.push_back(key);
+        expected[key] = RecordOf(0, key, written);
+      }
+    }
+    if (keys.empty()) {
+      continue;
+    }
+    store_->Copy({0, ByHash(keys)});
+    for (std::uint64_t n = draws.Below(4); n > 0; --n) {
+      change(++round);
+    }
+    ColdEvent event = NextEvent();
+    while (event.kind == ColdEvent::Kind::kWritten) {
+      event = NextEvent();
+    }
+    ASSERT_EQ(event.kind, ColdEvent::Kind::kCopied) << event.status.ToString();
+    ASSERT_EQ(RowsOf(event.batch), expected) << "round " << round;
+    ++copies;
+  }
+  EXPECT_GT(store_->stats().files_written, 0u);
+}
+
 TEST_F(ColdStoreTest, GathersSmallBatchesIntoOneFile) {
   Open();
   for (std::uint64_t i = 0; i < 100; ++i) {

@@ -30,7 +30,7 @@ struct Bucket {
   }
   std::vector<std::uint32_t> Decay() {
     std::vector<std::uint32_t> demoted;
-    sketch.Decay([&](std::uint32_t place) { demoted.push_back(place); });
+    sketch.Decay([&](const HybridSketch::Slot& slot) { demoted.push_back(slot.place); });
     return demoted;
   }
   // -1: no slot.
