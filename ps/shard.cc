@@ -345,6 +345,7 @@ void Shard::OnView(const proto::View& view, Millis now) {
   }
   if (view.has_last_commit()) {
     OnCommit(view.last_commit(), now);
+    SaveAgain(view.last_commit());
   }
 }
 

@@ -241,6 +241,8 @@ class Shard {
   void LogCommit(const proto::Commit& commit);
   void Acknowledge(const std::string& peer, const FrameHeader& header);
   void ReleaseAcknowledgements();
+  // The scheduler waits for what this shard did not write in this life: both were restarted.
+  void SaveAgain(const proto::Commit& commit);
   Status ReplayStep(const Bytes& payload);
   proto::Register Registration() const;
   // shard_snapshot.cc

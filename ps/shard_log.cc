@@ -193,6 +193,13 @@ void Shard::OnRecovered(const Status& status) {
   next_resend_ = 0;
 }
 
+void Shard::SaveAgain(const proto::Commit& commit) {
+  if (commit.step() == version_ && phase_.number() != 0 && !commit.save().empty() &&
+      !saved_.has_value() && !save_request_.has_value() && !recover_request_.has_value()) {
+    save_request_ = commit.save();
+  }
+}
+
 void Shard::SetLogUsage(std::uint64_t bytes, bool failing) {
   log_bytes_ = bytes;
   if (failing != log_failing_) {

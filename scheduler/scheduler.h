@@ -179,7 +179,7 @@ class Scheduler {
   std::uint64_t CheckpointBase() const;
   void OnCheckpointSaved(const std::string& peer, const proto::Saved& saved, Millis now);
   // A server that had a part of it died: it is not written any more.
-  void DropCheckpoint();
+  void DropCheckpoint(Millis now);
   void UpdateCarriers(Millis now);
   void TryCommit(Millis now);
   bool StepIsComplete() const;

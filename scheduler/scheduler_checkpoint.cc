@@ -112,7 +112,7 @@ void Scheduler::OnCheckpointSaved(const std::string& peer, const proto::Saved& s
   TryCommit(now);
 }
 
-void Scheduler::DropCheckpoint() {
+void Scheduler::DropCheckpoint(Millis now) {
   chain_.needs_full = true;  // A server that came back knows of no checkpoint before.
   if (CheckpointIsUnderWay()) {
     LOG(WARNING) << "the checkpoint of version " << checkpoint_.version()
@@ -120,6 +120,7 @@ void Scheduler::DropCheckpoint() {
     checkpoint_ = {};
     checkpoint_saved_.clear();
     checkpoint_is_late_ = true;
+    MaybeEnd(now);  // Of an interrupted job, nothing makes another one.
   }
 }
 

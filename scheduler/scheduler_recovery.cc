@@ -63,6 +63,9 @@ proto::Commit Scheduler::LastCommit() const {
   if (saving_.empty()) {
     commit.clear_save();  // It is written; its files are not to be touched again.
   }
+  if (checkpoint_.version() != commit.step()) {
+    commit.clear_checkpoint();  // It was given up, or is complete.
+  }
   return commit;
 }
 
@@ -166,7 +169,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
   }
   ++totals_.server_deaths;
   ++generation_;
-  DropCheckpoint();
+  DropCheckpoint(now);
   NoteRecovery(server);
   completes_.erase(server.info.index());  // It says so again, if it still is.
   saved_.erase(server.info.index());

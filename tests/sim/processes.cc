@@ -90,7 +90,7 @@ bool SchedulerProcess::Keep(const SchedulerEvent& event) {
         return false;
       }
       log_->Append(event.committed);
-      if (options_.manifest_before_data && event.committed.has_checkpoint()) {
+      if (options_.manifest_before_data && event.committed.commit().has_checkpoint()) {
         options_.models->WriteManifest(kCheckpoint, event.committed.state().version(),
                                        options_.plan->job.checkpoint().keep(),
                                        event.committed.state());

@@ -192,7 +192,9 @@ Scenario DrawScenario(std::uint64_t seed) {
   }
   DrawDisk(messages, &scenario);
   scenario.data.poison = random.Chance(0.25) ? 0.01 * static_cast<double>(random.Below(60)) : 0;
-  scenario.checkpoint_every = scenario.bsp() && random.Chance(0.5) ? Draw(random, 1, 4) : 0;
+  if (!scenario.durable()) {
+    scenario.checkpoint_every = scenario.bsp() && random.Chance(0.5) ? Draw(random, 1, 4) : 0;
+  }
   return scenario;
 }
 
@@ -209,7 +211,6 @@ Scenario ReferenceOf(const Scenario& scenario) {
   reference.checkpoint_every = 0;
   reference.disk_faults.clear();
   reference.interrupt_after_messages = 0;
-  reference.checkpoint_every = 0;
   return reference;
 }
 
@@ -238,17 +239,17 @@ JobPlan PlanOf(const Scenario& s) {
        << " dense_optimizer { kind: SGD learning_rate: 1 }"
        << " evaluate_every_steps: " << (s.valid ? s.evaluate_every_steps : 0)
        << " early_stop_patience: " << (s.valid ? s.patience : 0) << " }\n";
-  text << "checkpoint { every_steps: " << s.checkpoint_every << " full_every: 3 }\n";
   text << "cluster { servers: " << s.servers << " workers: " << s.workers
        << " buckets: " << s.buckets << " lease_ms: " << s.lease_ms << " }\n";
+  text << "checkpoint { every_steps: " << s.checkpoint_every << " full_every: 3";
   if (s.durable()) {
-    text << "checkpoint { durability: " << proto::Checkpoint::Durability_Name(s.durability)
-         << " every_steps: " << s.checkpoint_every << " keep: " << s.checkpoint_keep;
+    text << " durability: " << proto::Checkpoint::Durability_Name(s.durability)
+         << " keep: " << s.checkpoint_keep;
     if (s.log_limit_bytes > 0) {
       text << " log_limit: \"" << s.log_limit_bytes << "\"";
     }
-    text << " }\n";
   }
+  text << " }\n";
   StatusOr<proto::Job> job = ParseJob(text.str(), "scenario", {});
   CHECK(job.ok()) << job.status().message() << "\n" << text.str();
   StatusOr<JobPlan> plan = MakePlan(*job);

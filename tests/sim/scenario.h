@@ -78,14 +78,13 @@ struct Scenario {
   NetworkOptions network;
   std::vector<Fault> faults;
   proto::Checkpoint::Durability durability = proto::Checkpoint::NONE;
-  std::uint32_t checkpoint_every = 0;
+  std::uint32_t checkpoint_every = 0;  // Steps; BSP.
   std::uint32_t checkpoint_keep = 1;
   std::uint32_t log_limit_bytes = 0;  // 0: none.
   std::vector<DiskFault> disk_faults;
   // The user interrupts the job when workers have sent so many messages; 0 = never.
   std::uint64_t interrupt_after_messages = 0;
 
-  std::uint32_t checkpoint_every = 0;  // Steps; BSP.
   bool bsp() const { return staleness == 0; }
   bool durable() const { return durability != proto::Checkpoint::NONE; }
   bool asp() const { return staleness < 0; }
