@@ -88,7 +88,9 @@ class Shard {
   // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to the
   // commit of recover.version() and the step behind it, and calls OnRecovered; an error fails the
   // job.
-  std::optional<proto::Recover> TakeRecoverRequest();
+  std::optional<proto::Recover> TakeRecoverRequest() {
+    return std::exchange(recover_request_, std::nullopt);
+  }
   ShardState& restored_state() { return state_; }
   // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
   // on their way to disk are there.
@@ -287,7 +289,6 @@ class Shard {
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
   std::optional<proto::Recover> recover_request_;
-  proto::Recover recovers_;  // That was taken.
   Millis next_heartbeat_ = 0;
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;
@@ -298,6 +299,7 @@ class Shard {
   LogRequest log_request_;
   std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
   bool replaying_ = false;
+  bool begin_due_ = false;  // Replay: of the checkpoint that the last commit asked for.
   std::uint64_t log_begin_ = 0;
   std::uint64_t log_version_ = 0;
   std::uint64_t log_bytes_ = 0;

@@ -566,12 +566,12 @@ void Scheduler::SendView(const MemberState& member) {
   }
   if (member.info.role() == proto::SERVER) {
     view.set_kept_from(log_kept_from());
+    if (last_commit_.has_value() && !saving_.empty() && !saved_.contains(member.info.index())) {
+      view.set_save(last_commit_->save());
+    }
     if (NeedsRecovery(member)) {
       view.mutable_recover()->set_checkpoint(checkpoint_version_);
       view.mutable_recover()->set_version(version_);
-      if (last_commit_.has_value() && !saving_.empty()) {
-        view.mutable_recover()->set_save(last_commit_->save());
-      }
     }
   }
   if (started_) {

@@ -484,7 +484,8 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
     return newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch());
   });
   for (const auto& [rank, carrier] : wanted) {
-    if (!ranks_.contains(rank)) {
+    if (!ranks_.contains(rank) && carrier.epoch() > begun_[rank]) {
+      begun_[rank] = carrier.epoch();
       if (options_.observer != nullptr) {
         options_.observer->OnCarrier(carrier, incarnation_);
       }

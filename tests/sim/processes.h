@@ -188,6 +188,7 @@ class WorkerProcess final : public Actor {
   std::optional<proto::Stop> stop_;
   std::optional<int> exit_code_;
   std::map<std::uint32_t, std::unique_ptr<RankProcess>> ranks_;
+  std::map<std::uint32_t, std::uint32_t> begun_;  // By rank: the last epoch.
 };
 
 }  // namespace plexus::sim
