@@ -80,7 +80,7 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
   for (std::uint32_t worker = 0; worker < scenario.workers; ++worker) {
     StartWorker(worker);
   }
-  world_.on_act = [this](ProcessId process) { OnAct(process); };
+  world_.on_act = [this](ProcessId process, bool writes) { OnAct(process, writes); };
   world_.on_send = [this](ProcessId from, const Bytes&) { OnWorkerSends(from); };
   if (options.trace) {
     world_.on_arrive = [this](const std::string& to, const Delivery& delivery) {
