@@ -105,7 +105,9 @@ bool SchedulerProcess::Keep(const SchedulerEvent& event) {
       }
       options_.models->WriteManifest(event.text, event.step,
                                      options_.plan->job.checkpoint().keep(), event.state);
-      log_->KeepFrom(scheduler_.log_kept_from());
+      if (event.text == kCheckpoint) {
+        log_->KeepFrom(scheduler_.log_kept_from());
+      }
       return true;
     default:
       return true;
