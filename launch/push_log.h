@@ -55,10 +55,10 @@ class PushLog {
   const std::unique_ptr<RecordLog> log_;
   std::uint64_t first_version_ = 0;
   std::uint64_t newest_version_ = 0;
-  std::string ends_early_;          // Where and why the log that was found ends.
-  std::vector<PushRecord> queue_;   // Not written yet.
-  bool sync_ = false;               // After the queue.
-  bool given_up_ = false;           // GO_ON: until a segment begins.
+  std::string ends_early_;         // Where and why the log that was found ends.
+  std::vector<PushRecord> queue_;  // Not written yet.
+  bool sync_ = false;              // After the queue.
+  bool given_up_ = false;          // GO_ON: until a segment begins.
   bool failing_ = false;
   Millis retry_at_ = 0;
 };

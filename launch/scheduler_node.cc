@@ -43,8 +43,7 @@ StatusOr<SchedulerOptions> OptionsOf(const proto::Job& job, const NetContext& co
 // The checkpoint that the job was started from; or, of a job whose scheduler was restarted, the
 // newest since.
 StatusOr<std::uint64_t> CheckpointOf(const JobPlan& plan, const NodeOptions& options) {
-  if (!plan.durable() ||
-      !CommitLog::IsThere(options.run_dir)) {
+  if (!plan.durable() || !CommitLog::IsThere(options.run_dir)) {
     return options.resume_version;
   }
   ASSIGN_OR_RETURN(const std::uint64_t newest, NewestCheckpoint(options.run_dir));

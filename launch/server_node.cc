@@ -174,9 +174,7 @@ class Courier {
 // Of the scheduler, before this server gives up: where it may be restarted, that takes a while.
 Millis SilenceMax(const JobPlan& plan) {
   const Millis leases = 2 * static_cast<Millis>(plan.job.cluster().lease_ms());
-  return !plan.durable()
-             ? leases
-             : std::max(leases, kFirstWordMillis);
+  return !plan.durable() ? leases : std::max(leases, kFirstWordMillis);
 }
 
 }  // namespace

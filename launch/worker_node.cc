@@ -152,7 +152,7 @@ class RankThread {
   RankTimes& times_;
   const RankSeconds times_before_;
   const double began_;
-  std::atomic<double> ended_{0};  // 0: not yet.
+  std::atomic<double> ended_{0};       // 0: not yet.
   std::atomic<bool> returned_{false};  // A server did.
   std::atomic<std::uint64_t> bad_lines_{0};
   std::atomic<double> progress_{0};
@@ -327,8 +327,7 @@ class WorkerAgent {
       // An epoch that was here is over: a late word must not bring it back.
       if (!ranks_.contains(rank) && carrier.epoch() > begun_[rank]) {
         begun_[rank] = carrier.epoch();
-        ranks_[rank] =
-            std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
+        ranks_[rank] = std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
       }
     }
     if (std::exchange(generation_, view.generation()) != view.generation()) {
@@ -350,8 +349,8 @@ class WorkerAgent {
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;
   std::map<std::uint32_t, std::uint32_t> begun_;  // By rank: the last epoch.
-  RankSeconds closed_seconds_;          // Of ranks that this process carries no more.
-  std::uint64_t closed_bad_lines_ = 0;  // Of ranks that were carried to the end.
+  RankSeconds closed_seconds_;                    // Of ranks that this process carries no more.
+  std::uint64_t closed_bad_lines_ = 0;            // Of ranks that were carried to the end.
 };
 
 }  // namespace

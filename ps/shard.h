@@ -212,9 +212,7 @@ class Shard {
   void OnVoidParts(const proto::VoidParts& parts);
   void SayVoid(proto::Heartbeat* heartbeat) const;
   // shard_log.cc
-  bool logs() const {
-    return plan_->durable() && !replaying_;
-  }
+  bool logs() const { return plan_->durable() && !replaying_; }
   // What is not in the log yet must not be said again.
   bool LogPauses() const {
     return log_failing_ && plan_->job.checkpoint().on_log_error() == proto::Checkpoint::PAUSE;

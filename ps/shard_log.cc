@@ -88,9 +88,8 @@ Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
     case PushRecordKind::kBegin: {
       proto::LogBegin begin;
       if (!begin.ParseFromArray(payload.data(), size) || begin.version() != version_) {
-        return DataLoss("the push log has a segment of version " +
-                        std::to_string(begin.version()) + " at version " +
-                        std::to_string(version_));
+        return DataLoss("the push log has a segment of version " + std::to_string(begin.version()) +
+                        " at version " + std::to_string(version_));
       }
       if (phase_.number() == 0) {
         StartPhase(begin.phase());

@@ -19,8 +19,8 @@ constexpr Millis kLeaveMillis = 5000;
 Scheduler::Scheduler(std::shared_ptr<const JobPlan> plan, SchedulerOptions options)
     : plan_(std::move(plan)),
       options_(options),
-      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(),
-                  options.lease_ms, options.former_starts, plan_->durable()),
+      membership_(plan_->shards(), plan_->job.cluster().workers(), plan_->ranks(), options.lease_ms,
+                  options.former_starts, plan_->durable()),
       planner_(plan_->job),
       chosen_(!plan_->durable() && !options_.resume.has_value()) {
   if (options_.resume.has_value()) {
@@ -126,8 +126,7 @@ void Scheduler::OnHeartbeat(const std::string& peer, const proto::Heartbeat& hea
   if (heartbeat.interrupted()) {
     RequestStop(now);
   }
-  if (heartbeat.role() == proto::SERVER &&
-      HasRecovered(membership_.servers()[heartbeat.index()])) {
+  if (heartbeat.role() == proto::SERVER && HasRecovered(membership_.servers()[heartbeat.index()])) {
     recovering_.erase(heartbeat.index());
   }
   if (!started_) {
@@ -200,8 +199,8 @@ void Scheduler::OnComplete(const std::string& peer, const proto::Complete& compl
 
 void Scheduler::OnEvaluation(const proto::EvaluationReport& report, Millis now) {
   // A report that comes before the start is of a version that the job may go back from.
-  if (!started_ || phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
-      report.rank() >= plan_->ranks()) {
+  if (!started_ || phase_.kind() != proto::Phase::EVALUATE ||
+      report.step() != phase_.first_step() || report.rank() >= plan_->ranks()) {
     return;
   }
   StatusOr<EvaluationPart> part = EvaluationPart::Parse(report.part());
@@ -354,56 +353,6 @@ float Scheduler::DenseScale() const {
   return ClipScale(total, clip);
 }
 
-void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
-  NoteNondeterministic(saved.nondeterministic());
-  if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
-    return;
-  }
-  if (!saved.error().empty()) {
-    Fail(1,
-         "server " + std::to_string(saved.shard()) + " could not write the model: " + saved.error(),
-         now);
-    return;
-  }
-  saved_[saved.shard()] = saved;
-  if (saved_.size() == plan_->shards()) {
-    FinishSave(now);
-  }
-}
-
-void Scheduler::FinishSave(Millis now) {
-  for (const std::string& name : std::exchange(saving_, {})) {
-    SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kSaved);
-    event.text = name;
-    event.step = version_;
-    for (const auto& [shard, part] : saved_) {
-      event.saved.push_back(part);
-    }
-    if (name == kCheckpoint) {
-      event.state = checkpoint_;
-      checkpoint_version_ = version_;
-      complete_checkpoints_.push_back(version_);
-      if (complete_checkpoints_.size() > plan_->job.checkpoint().keep()) {
-        complete_checkpoints_.pop_front();
-      }
-    }
-  }
-  saved_.clear();
-  if (phase_.kind() == proto::Phase::STOP && !stop_.has_value()) {
-    proto::Stop stop;
-    stop.set_exit_code(0);
-    stop_ = stop;
-    stopped_at_ = now;
-    AddEvent(SchedulerEvent::Kind::kStopped);
-    SendViews();
-    return;
-  }
-  TryCommit(now);
-  if (stop_requested_) {
-    EndAspPhase(now);
-  }
-}
-
 void Scheduler::RequestStop(Millis now) {
   if (stop_requested_) {
     return;
@@ -455,7 +404,8 @@ void Scheduler::OnTimer(Millis now) {
   if (stop_.has_value()) {
     return;
   }
-  for (const Membership::Lost& lost : membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
+  for (const Membership::Lost& lost :
+       membership_.Expire(now, !saving_.empty() || !recovering_.empty())) {
     const std::string who =
         (lost.role == proto::SERVER ? "server " : "worker ") + std::to_string(lost.index);
     const std::string silence =
@@ -488,8 +438,10 @@ void Scheduler::OnTimer(Millis now) {
   if (membership_.all_servers()) {
     server_lost_at_.reset();
   } else if (server_lost_at_.has_value() && now - *server_lost_at_ > options_.return_ms) {
-    Fail(3, "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
-                " s: " + WaitReport(), now);
+    Fail(3,
+         "a server did not come back within " + std::to_string(options_.return_ms / 1000) +
+             " s: " + WaitReport(),
+         now);
     return;
   }
   if (membership_.any_worker_alive()) {

@@ -206,7 +206,7 @@ class Scheduler {
   std::optional<proto::Commit> last_commit_;
   std::map<std::uint32_t, proto::Complete> completes_;  // Of step version_ + 1, by shard.
   std::map<std::uint32_t, EvaluationPart> evaluation_;  // By rank.
-  bool chosen_ = true;                     // False: until the version to go on from is known.
+  bool chosen_ = true;                    // False: until the version to go on from is known.
   std::uint64_t checkpoint_version_ = 0;  // The newest that is complete.
   std::deque<std::uint64_t> complete_checkpoints_;  // The newest checkpoint.keep.
   std::uint32_t generation_ = 1;          // Of the servers: one more whenever one came back.

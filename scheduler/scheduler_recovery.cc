@@ -124,9 +124,8 @@ void Scheduler::NoteRecovery(const MemberState& server) {
 
 bool Scheduler::HasRecovered(const MemberState& server) const {
   const proto::Heartbeat& last = server.last;
-  return server.alive &&
-         (last.version() == version_ ||
-          (last.version() + 1 == version_ && last.complete_step() == version_));
+  return server.alive && (last.version() == version_ ||
+                          (last.version() + 1 == version_ && last.complete_step() == version_));
 }
 
 bool Scheduler::AllHaveRecovered() const {
@@ -159,8 +158,7 @@ void Scheduler::OnServerReturned(const MemberState& server, const std::string& o
                                  Millis now) {
   const std::string who = "server " + std::to_string(server.info.index());
   if (!plan_->durable()) {
-    Fail(3,
-         who + " was restarted: its rows at version " + std::to_string(version_) + " are lost",
+    Fail(3, who + " was restarted: its rows at version " + std::to_string(version_) + " are lost",
          now);
     return;
   }
@@ -188,8 +186,8 @@ void Scheduler::OnServerLost(const std::string& silence, Millis now) {
     server_lost_at_ = now;
   }
   SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kServerLost);
-  event.text = silence + ": the job waits for it for " +
-               std::to_string(options_.return_ms / 1000) + " s";
+  event.text =
+      silence + ": the job waits for it for " + std::to_string(options_.return_ms / 1000) + " s";
   AddEvent(SchedulerEvent::Kind::kMembers);
 }
 
@@ -221,7 +219,8 @@ std::uint64_t Scheduler::log_kept_from() const {
 
 bool Scheduler::LogIsLong() const {
   const auto& servers = membership_.servers();
-  return plan_->durable() && std::any_of(servers.begin(), servers.end(), [this](const MemberState& server) {
+  return plan_->durable() &&
+         std::any_of(servers.begin(), servers.end(), [this](const MemberState& server) {
            return server.last.version() >= checkpoint_.version() &&
                   server.last.log_bytes() > plan_->log_limit_bytes;
          });

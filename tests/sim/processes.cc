@@ -103,8 +103,8 @@ bool SchedulerProcess::Keep(const SchedulerEvent& event) {
       if (!world_.Act(process_, true)) {
         return false;
       }
-      options_.models->WriteManifest(event.text, event.step,
-                                     options_.plan->job.checkpoint().keep(), event.state);
+      options_.models->WriteManifest(event.text, event.step, options_.plan->job.checkpoint().keep(),
+                                     event.state);
       if (event.text == kCheckpoint) {
         log_->KeepFrom(scheduler_.log_kept_from());
       }

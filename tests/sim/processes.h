@@ -95,8 +95,7 @@ class SchedulerProcess final : public Actor {
 
 class ServerProcess final : public Actor {
  public:
-  ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
-                const Life& life);
+  ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index, const Life& life);
   Rest Run(std::vector<Delivery> inbox, Millis now) override;
   const Shard& shard() const { return shard_; }
   ProcessId process() const { return process_; }

@@ -41,8 +41,7 @@ Bytes Serialized(const Message& message) {
 // A shard, and the log that a runtime would keep of it.
 class LoggedShard {
  public:
-  explicit LoggedShard(std::shared_ptr<const JobPlan> plan)
-      : driver_(std::move(plan)), draws_(7) {}
+  explicit LoggedShard(std::shared_ptr<const JobPlan> plan) : driver_(std::move(plan)), draws_(7) {}
 
   ShardDriver& driver() { return driver_; }
   Shard& shard() { return driver_.shard(); }
@@ -62,8 +61,8 @@ class LoggedShard {
   std::vector<LoggedRecord>& log() { return log_; }
 
   Bytes RandomPushFrame(std::uint32_t rank, std::uint64_t step, bool finite = true) {
-    OwnedPush push = RandomPush(&draws_, driver_.plan(), rank,
-                                shard().state().dense_extent().values);
+    OwnedPush push =
+        RandomPush(&draws_, driver_.plan(), rank, shard().state().dense_extent().values);
     push.loss_sum = finite ? push.loss_sum : std::numeric_limits<double>::quiet_NaN();
     return push.Frame(driver_.plan(), driver_.Header(FrameType::kPush, rank, step));
   }
@@ -194,8 +193,8 @@ TEST(ShardLogTest, PartsThatBecomeVoidLogTheStepAgain) {
   live.driver().Start();
   live.Push(1);
   live.VoidParts(1, 1);
-  EXPECT_THAT(live.Log(), ElementsAre(PushRecordKind::kBegin, PushRecordKind::kStep,
-                                      PushRecordKind::kStep));
+  EXPECT_THAT(live.Log(),
+              ElementsAre(PushRecordKind::kBegin, PushRecordKind::kStep, PushRecordKind::kStep));
   EXPECT_TRUE(live.synced());
   live.driver().Commit(1);
   (void)live.Log();
@@ -218,12 +217,12 @@ TEST(ShardLogTest, RefusesRecordsThatDoNotFit) {
   proto::LogBegin later;
   later.set_version(5);
   const std::vector<std::vector<LoggedRecord>> bad = {
-      {log[0], log[2]},                                        // A commit without its step,
-      {log[0], log[3]},                                        // step 2 at version 0,
-      {log[0], log[1], log[2], log[2]},                        // a commit twice,
-      {{PushRecordKind::kBegin, Serialized(later)}},           // another version's segment,
-      {log[0], {PushRecordKind::kStep, log[2].payload}},       // no step,
-      {log[0], {static_cast<PushRecordKind>(9), Bytes()}}};    // and no record.
+      {log[0], log[2]},                                      // A commit without its step,
+      {log[0], log[3]},                                      // step 2 at version 0,
+      {log[0], log[1], log[2], log[2]},                      // a commit twice,
+      {{PushRecordKind::kBegin, Serialized(later)}},         // another version's segment,
+      {log[0], {PushRecordKind::kStep, log[2].payload}},     // no step,
+      {log[0], {static_cast<PushRecordKind>(9), Bytes()}}};  // and no record.
   for (std::size_t i = 0; i < bad.size(); ++i) {
     LoggedShard again(Plan());
     const Status status = again.Recover(bad[i], 2);
