@@ -78,10 +78,12 @@ void Flush(ZmqEndpoint& endpoint, SchedulerMetrics& metrics, RunRecord& record, 
     if (status.ok() && log != nullptr && event.kind == SchedulerEvent::Kind::kResumed) {
       status = log->ResumeAt(event.step);
     }
-    if (log != nullptr && event.kind == SchedulerEvent::Kind::kSaved) {
-      log->KeepFrom(scheduler.log_kept_from());
+    if (status.ok() && log != nullptr && event.kind == SchedulerEvent::Kind::kSaved &&
+        event.text == kCheckpoint) {
+      log->KeepFrom(scheduler.log_kept_from());  // Its manifest is on the disk.
     }
     if (!status.ok()) {
+      envelopes.clear();  // They may tell servers to drop logs that are needed.
       scheduler.Fail(1, status.message(), SteadyMillis());
     }
   }

@@ -317,6 +317,7 @@ class WorkerAgent {
     std::erase_if(ranks_, [&](auto& entry) {
       const auto at = wanted.find(entry.first);
       const bool moved = at != wanted.end() && servers != entry.second->servers();
+      begun_.erase(moved ? entry.first : ~0U);
       const bool gone =
           moved || (newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch()));
       if (gone) {
@@ -326,7 +327,9 @@ class WorkerAgent {
       return gone;
     });
     for (const auto& [rank, carrier] : wanted) {
-      if (!ranks_.contains(rank)) {
+      // An epoch that was here is over: a late word must not bring it back.
+      if (!ranks_.contains(rank) && carrier.epoch() > begun_[rank]) {
+        begun_[rank] = carrier.epoch();
         ranks_[rank] = std::make_unique<RankThread>(plan_, context_, options_, carrier, servers);
       }
     }
@@ -348,8 +351,9 @@ class WorkerAgent {
   bool leaving_ = false;
   std::optional<proto::Stop> stop_;
   std::map<std::uint32_t, std::unique_ptr<RankThread>> ranks_;
-  RankSeconds closed_seconds_;          // Of ranks that this process carries no more.
-  std::uint64_t closed_bad_lines_ = 0;  // Of ranks that were carried to the end.
+  std::map<std::uint32_t, std::uint32_t> begun_;  // By rank: the last epoch.
+  RankSeconds closed_seconds_;                    // Of ranks that this process carries no more.
+  std::uint64_t closed_bad_lines_ = 0;            // Of ranks that were carried to the end.
 };
 
 }  // namespace

@@ -345,7 +345,10 @@ void Shard::OnView(const proto::View& view, Millis now) {
   }
   if (view.has_last_commit()) {
     OnCommit(view.last_commit(), now);
-    SaveAgain(view.last_commit());
+  }
+  if (!view.save().empty() && view.version() == version_ && phase_.number() != 0 &&
+      !saved_.has_value() && !save_request_.has_value()) {
+    save_request_ = view.save();  // This life of the shard has not written it.
   }
 }
 

@@ -89,7 +89,9 @@ class Shard {
   // thousand, says OnRestored, hands in the records of the log from the checkpoint on, up to those
   // of recover.version() (what is behind is not committed, and is pushed again), and calls
   // OnRecovered; an error fails the job.
-  std::optional<proto::Recover> TakeRecoverRequest();
+  std::optional<proto::Recover> TakeRecoverRequest() {
+    return std::exchange(recover_request_, std::nullopt);
+  }
   ShardState& restored_state() { return state_; }
   // Keeps the memory limit while rows are put in.  True: there is room; false: once rows that are
   // on their way to disk are there.
@@ -241,8 +243,6 @@ class Shard {
   void LogCommit(const proto::Commit& commit);
   void Acknowledge(const std::string& peer, const FrameHeader& header);
   void ReleaseAcknowledgements();
-  // The scheduler waits for what this shard did not write in this life: both were restarted.
-  void SaveAgain(const proto::Commit& commit);
   Status ReplayStep(const Bytes& payload);
   proto::Register Registration() const;
   // shard_snapshot.cc
@@ -313,7 +313,6 @@ class Shard {
   std::optional<proto::Saved> saved_;        // Said until the next commit or the end.
   std::optional<std::string> save_request_;
   std::optional<proto::Recover> recover_request_;
-  proto::Recover recovers_;  // That was taken.
   ShardSnapshot snapshot_;
   std::optional<SnapshotOrder> snapshot_order_;
   std::optional<proto::Saved> snapshot_saved_;  // Said until the next one begins.
@@ -329,6 +328,7 @@ class Shard {
   std::vector<std::pair<std::string, FrameHeader>> held_acknowledgements_;  // Of parts not logged.
   Bytes dense_sum_;  // Of the step that was logged; its parts' own are in their frames alone.
   bool replaying_ = false;
+  bool begin_due_ = false;  // Replay: of the checkpoint that the last commit asked for.
   std::uint64_t log_begin_ = 0;
   std::uint64_t log_version_ = 0;
   std::uint64_t log_bytes_ = 0;

@@ -105,13 +105,6 @@ void Shard::ReleaseAcknowledgements() {
   }
 }
 
-std::optional<proto::Recover> Shard::TakeRecoverRequest() {
-  if (recover_request_.has_value()) {
-    recovers_ = *recover_request_;
-  }
-  return std::exchange(recover_request_, std::nullopt);
-}
-
 Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
   replaying_ = true;
   (void)outbox_.Take();
@@ -127,6 +120,7 @@ Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
         StartPhase(begin.phase());
         MaybeComplete();
       }
+      begin_due_ = false;
       return OkStatus();
     }
     case PushRecordKind::kStep:
@@ -139,6 +133,7 @@ Status Shard::Replay(PushRecordKind kind, const Bytes& payload) {
                         " at version " + std::to_string(version_));
       }
       OnCommit(commit, now_);
+      begin_due_ = commit.has_checkpoint();
       return OkStatus();
     }
   }
@@ -179,25 +174,17 @@ Status Shard::ReplayStep(const Bytes& payload) {
 void Shard::OnRecovered(const Status& status) {
   replaying_ = false;
   (void)outbox_.Take();
-  // What commits of the log asked for was written, but for what the scheduler still waits for.
-  save_request_.reset();
-  if (status.ok() && version_ == recovers_.version() && !recovers_.save().empty()) {
-    save_request_ = recovers_.save();
-  }
+  save_request_.reset();  // The scheduler says what is still to be written.
   if (!status.ok()) {
     ReportFailure("server " + std::to_string(options_.shard) +
                   " could not recover: " + status.message());
     return;
   }
+  if (begin_due_) {
+    LogBegin();  // This server died between the two records.
+  }
   next_heartbeat_ = 0;  // The scheduler waits for it.
   next_resend_ = 0;
-}
-
-void Shard::SaveAgain(const proto::Commit& commit) {
-  if (commit.step() == version_ && phase_.number() != 0 && !commit.save().empty() &&
-      !saved_.has_value() && !save_request_.has_value() && !recover_request_.has_value()) {
-    save_request_ = commit.save();
-  }
 }
 
 void Shard::SetLogUsage(std::uint64_t bytes, bool failing) {

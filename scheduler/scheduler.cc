@@ -199,8 +199,8 @@ void Scheduler::OnComplete(const std::string& peer, const proto::Complete& compl
 
 void Scheduler::OnEvaluation(const proto::EvaluationReport& report, Millis now) {
   // A report that comes before the start is of a version that the job may go back from.
-  if (!started_ || phase_.kind() != proto::Phase::EVALUATE || report.step() != phase_.first_step() ||
-      report.rank() >= plan_->ranks()) {
+  if (!started_ || phase_.kind() != proto::Phase::EVALUATE ||
+      report.step() != phase_.first_step() || report.rank() >= plan_->ranks()) {
     return;
   }
   StatusOr<EvaluationPart> part = EvaluationPart::Parse(report.part());
@@ -354,60 +354,6 @@ float Scheduler::DenseScale() const {
     total += square;
   }
   return ClipScale(total, clip);
-}
-
-void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
-  NoteNondeterministic(saved.nondeterministic());
-  if (saved.name() == kCheckpoint) {
-    OnCheckpointSaved(peer, saved, now);
-    return;
-  }
-  if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
-    return;
-  }
-  if (!saved.error().empty()) {
-    Fail(1,
-         "server " + std::to_string(saved.shard()) + " could not write the model: " + saved.error(),
-         now);
-    return;
-  }
-  saved_[saved.shard()] = saved;
-  if (saved_.size() == plan_->shards()) {
-    FinishSave(now);
-  }
-}
-
-void Scheduler::FinishSave(Millis now) {
-  for (const std::string& name : std::exchange(saving_, {})) {
-    SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kSaved);
-    event.text = name;
-    event.step = version_;
-    for (const auto& [shard, part] : saved_) {
-      event.saved.push_back(part);
-    }
-  }
-  saved_.clear();
-  if (phase_.kind() == proto::Phase::STOP) {
-    MaybeEnd(now);
-    return;
-  }
-  TryCommit(now);
-  if (stop_requested_) {
-    EndAspPhase(now);
-  }
-}
-
-void Scheduler::MaybeEnd(Millis now) {
-  if (phase_.kind() != proto::Phase::STOP || !saving_.empty() || CheckpointIsUnderWay() ||
-      stop_.has_value()) {
-    return;
-  }
-  proto::Stop stop;
-  stop.set_exit_code(0);
-  stop_ = stop;
-  stopped_at_ = now;
-  AddEvent(SchedulerEvent::Kind::kStopped);
-  SendViews();
 }
 
 void Scheduler::RequestStop(Millis now) {
@@ -582,12 +528,12 @@ void Scheduler::SendView(const MemberState& member) {
   }
   if (member.info.role() == proto::SERVER) {
     view.set_kept_from(log_kept_from());
+    if (last_commit_.has_value() && !saving_.empty() && !saved_.contains(member.info.index())) {
+      view.set_save(last_commit_->save());
+    }
     if (NeedsRecovery(member)) {
       view.mutable_recover()->set_checkpoint(checkpoint_version_);
       view.mutable_recover()->set_version(version_);
-      if (last_commit_.has_value() && !saving_.empty()) {
-        view.mutable_recover()->set_save(last_commit_->save());
-      }
     }
   }
   if (started_) {

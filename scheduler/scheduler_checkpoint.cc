@@ -1,4 +1,4 @@
-// Scheduler: what a checkpoint, and the log of commits, hold of it.
+// Scheduler: models that are written; what a checkpoint, and the log of commits, hold of it.
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -122,6 +122,60 @@ void Scheduler::DropCheckpoint(Millis now) {
     checkpoint_is_late_ = true;
     MaybeEnd(now);  // Of an interrupted job, nothing makes another one.
   }
+}
+
+void Scheduler::OnSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
+  NoteNondeterministic(saved.nondeterministic());
+  if (saved.name() == kCheckpoint) {
+    OnCheckpointSaved(peer, saved, now);
+    return;
+  }
+  if (!IsServer(peer, saved.shard()) || saving_.empty() || saved.version() != version_) {
+    return;
+  }
+  if (!saved.error().empty()) {
+    Fail(1,
+         "server " + std::to_string(saved.shard()) + " could not write the model: " + saved.error(),
+         now);
+    return;
+  }
+  saved_[saved.shard()] = saved;
+  if (saved_.size() == plan_->shards()) {
+    FinishSave(now);
+  }
+}
+
+void Scheduler::FinishSave(Millis now) {
+  for (const std::string& name : std::exchange(saving_, {})) {
+    SchedulerEvent& event = AddEvent(SchedulerEvent::Kind::kSaved);
+    event.text = name;
+    event.step = version_;
+    for (const auto& [shard, part] : saved_) {
+      event.saved.push_back(part);
+    }
+  }
+  saved_.clear();
+  if (phase_.kind() == proto::Phase::STOP) {
+    MaybeEnd(now);
+    return;
+  }
+  TryCommit(now);
+  if (stop_requested_) {
+    EndAspPhase(now);
+  }
+}
+
+void Scheduler::MaybeEnd(Millis now) {
+  if (phase_.kind() != proto::Phase::STOP || !saving_.empty() || CheckpointIsUnderWay() ||
+      stop_.has_value()) {
+    return;
+  }
+  proto::Stop stop;
+  stop.set_exit_code(0);
+  stop_ = stop;
+  stopped_at_ = now;
+  AddEvent(SchedulerEvent::Kind::kStopped);
+  SendViews();
 }
 
 }  // namespace plexus

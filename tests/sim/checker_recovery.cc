@@ -68,9 +68,8 @@ void Checker::OnResumed(const Scheduler& scheduler) {
   loss_allowed_ = false;
   committed_ = version;
   phase_ = scheduler.phase();
-  std::erase_if(evaluations_, [version](const Evaluated& evaluated) {
-    return evaluated.version > version;
-  });
+  std::erase_if(evaluations_,
+                [version](const Evaluated& evaluated) { return evaluated.version > version; });
 }
 
 void Checker::CheckRows(const ExpectedRun& expected) {

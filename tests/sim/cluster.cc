@@ -80,7 +80,7 @@ Cluster::Cluster(const Scenario& scenario, const ClusterOptions& options)
   for (std::uint32_t worker = 0; worker < scenario.workers; ++worker) {
     StartWorker(worker);
   }
-  world_.on_act = [this](ProcessId process) { OnAct(process); };
+  world_.on_act = [this](ProcessId process, bool writes) { OnAct(process, writes); };
   world_.on_send = [this](ProcessId from, const Bytes&) { OnWorkerSends(from); };
   if (options.trace) {
     world_.on_arrive = [this](const std::string& to, const Delivery& delivery) {
@@ -174,8 +174,8 @@ void Cluster::Strike(const Fault& fault, WorkerProcess* worker) {
   const bool in_place = places_[index] == worker;
   // Everybody has to come once, and somebody has to be left: the first place is taken again.
   // A scheduler that returns waits for all.
-  const bool needed = index == 0 || !scenario_.disk_faults.empty() || scheduler_ == nullptr || checker_.resuming() ||
-                      scheduler_->scheduler().phase().number() == 0;
+  const bool needed = index == 0 || !scenario_.disk_faults.empty() || scheduler_ == nullptr ||
+                      checker_.resuming() || scheduler_->scheduler().phase().number() == 0;
   const Micros back_us = fault.back_us < 0 && needed ? 1'000'000 : fault.back_us;
   const Micros until_us = world_.now_us() + fault.length_us;
   Extend(world_.now_us());

@@ -61,7 +61,7 @@ class Cluster {
   void KillAll(Micros back_us_max);
   void CutPower(const DiskFault& fault, std::optional<std::uint32_t> server);
   void SuspendProgram(ProcessId process, Micros length_us);
-  void OnAct(ProcessId process);
+  void OnAct(ProcessId process, bool writes);
   // The job's supervisor starts all again.
   void RestartAll();
   bool Stopped() const {

@@ -39,11 +39,12 @@ void Cluster::StartScheduler() {
            .apply_duplicates = false});
 }
 
-void Cluster::OnAct(ProcessId process) {
+void Cluster::OnAct(ProcessId process, bool writes) {
   ++acts_;
-  while (next_disk_fault_ < scenario_.disk_faults.size() &&
-         scenario_.disk_faults[next_disk_fault_].after_acts <= acts_ && !Stopped()) {
-    StrikeDisk(scenario_.disk_faults[next_disk_fault_++], process);
+  const std::vector<DiskFault>& faults = scenario_.disk_faults;
+  while (next_disk_fault_ < faults.size() && faults[next_disk_fault_].after_acts <= acts_ &&
+         (writes || faults[next_disk_fault_].target != DiskFault::Target::kWriter) && !Stopped()) {
+    StrikeDisk(faults[next_disk_fault_++], process);
   }
 }
 
@@ -51,7 +52,7 @@ void Cluster::StrikeDisk(const DiskFault& fault, ProcessId actor) {
   Extend(world_.now_us());
   std::optional<std::uint32_t> server;  // Absent: the scheduler.
   bool scheduler = fault.target == DiskFault::Target::kScheduler;
-  if (fault.target == DiskFault::Target::kActor) {
+  if (fault.target == DiskFault::Target::kActor || fault.target == DiskFault::Target::kWriter) {
     scheduler = scheduler_ != nullptr && scheduler_->process() == actor;
     server = fault.server;
     for (std::uint32_t index = 0; index < servers_.size(); ++index) {

@@ -112,9 +112,9 @@ int RunSeeds(std::uint64_t first, std::uint64_t count, const ClusterOptions& opt
       "%llu suspended, %llu power cuts, %llu times all was started again; %.0f simulated s in %.1f "
       "s\n",
       n(count), n(first), n(sum.events), n(t.sent), n(t.dropped), n(t.duplicated), n(t.late),
-      n(t.cut), n(t.unroutable), n(sum.kills), n(sum.suspensions), n(sum.cuts),
-      n(sum.server_kills), n(sum.scheduler_kills), n(sum.server_suspensions), n(sum.power_cuts),
-      n(sum.restarts), sum.simulated_seconds, SteadySeconds() - began);
+      n(t.cut), n(t.unroutable), n(sum.kills), n(sum.suspensions), n(sum.cuts), n(sum.server_kills),
+      n(sum.scheduler_kills), n(sum.server_suspensions), n(sum.power_cuts), n(sum.restarts),
+      sum.simulated_seconds, SteadySeconds() - began);
   return 0;
 }
 

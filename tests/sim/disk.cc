@@ -162,8 +162,7 @@ Status ReplayPushLog(const proto::Recover& recover, SimLog* log, Shard* shard) {
          ++r) {
       const LogRecord& record = segment.records[r];
       const auto kind = static_cast<PushRecordKind>(record.kind);
-      enough =
-          VersionOf(record) > recover.version() + (kind == PushRecordKind::kStep ? 1 : 0);
+      enough = VersionOf(record) > recover.version() + (kind == PushRecordKind::kStep ? 1 : 0);
       if (enough) {
         break;
       }
@@ -236,8 +235,7 @@ void SimCommitLog::AppendStart() {
     log_->BeginSegment(checkpoint_, true);
   }
   const std::uint32_t start = former_starts_ + 1;
-  log_->Append(kStart,
-               Bytes::Copy({reinterpret_cast<const std::uint8_t*>(&start), sizeof(start)}));
+  log_->Append(kStart, Bytes::Copy({reinterpret_cast<const std::uint8_t*>(&start), sizeof(start)}));
   log_->Sync();
 }
 
@@ -274,8 +272,8 @@ void SavedModels::WritePart(const std::string& name, std::uint64_t version, std:
   SavedPart part{.version = version, .rows = {}, .filters = {}, .dense = {}};
   for (std::uint32_t table = 0; table < state.table_count(); ++table) {
     state.table(table).ForEachRow([&](const RowView& row) {
-      part.rows.push_back({table, row.key, row.last_step, row.count,
-                           {row.record.begin(), row.record.end()}});
+      part.rows.push_back(
+          {table, row.key, row.last_step, row.count, {row.record.begin(), row.record.end()}});
     });
     state.table(table).ForEachFilter([&](std::uint32_t bucket, const std::string& bytes) {
       part.filters.emplace_back(table, bucket, bytes);

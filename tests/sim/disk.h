@@ -1,8 +1,9 @@
 // The disks of a simulated cluster: what its processes find again when they come back.
 //
 // SimLog is common/record_log.h in memory; the functions below do with it what launch/push_log.cc
-// and launch/commit_log.cc do, and have to follow them.  A process that is killed loses nothing that
-// was appended; a place whose power is cut loses, of each segment, any end of what was not synced.
+// and launch/commit_log.cc do, and have to follow them.  A process that is killed loses nothing
+// that was appended; a place whose power is cut loses, of each segment, any end of what was not
+// synced.
 //
 // Thread safety: none.
 #pragma once

@@ -86,7 +86,7 @@ SchedulerProcess::SchedulerProcess(World& world, const ProcessOptions& options, 
 bool SchedulerProcess::Keep(const SchedulerEvent& event) {
   switch (event.kind) {
     case SchedulerEvent::Kind::kCommitted:
-      if (!world_.Act(process_)) {
+      if (!world_.Act(process_, true)) {
         return false;
       }
       log_->Append(event.committed);
@@ -100,12 +100,14 @@ bool SchedulerProcess::Keep(const SchedulerEvent& event) {
       log_->ResumeAt(event.step);
       return true;
     case SchedulerEvent::Kind::kSaved:
-      if (!world_.Act(process_)) {
+      if (!world_.Act(process_, true)) {
         return false;
       }
-      options_.models->WriteManifest(event.text, event.step,
-                                     options_.plan->job.checkpoint().keep(), event.state);
-      log_->KeepFrom(scheduler_.log_kept_from());
+      options_.models->WriteManifest(event.text, event.step, options_.plan->job.checkpoint().keep(),
+                                     event.state);
+      if (event.text == kCheckpoint) {
+        log_->KeepFrom(scheduler_.log_kept_from());
+      }
       return true;
     default:
       return true;
@@ -233,12 +235,12 @@ void ServerProcess::WriteLog() {
   }
   const Shard::LogRequest request = shard_.TakeLogRequest();
   for (const PushRecord& record : request.records) {
-    if (!world_.Act(process_)) {
+    if (!world_.Act(process_, true)) {
       return;
     }
     AppendPushRecord(record, IsSynced(options_), log_);
   }
-  if (request.sync && world_.Act(process_)) {
+  if (request.sync && world_.Act(process_, true)) {
     log_->Sync();
   }
   if (!request.records.empty() && world_.IsAlive(process_)) {
@@ -250,7 +252,7 @@ void ServerProcess::WriteLog() {
 void ServerProcess::Save() {
   std::stringstream names(being_saved_->name());
   for (std::string name; std::getline(names, name, ',') && options_.models != nullptr;) {
-    if (!world_.Act(process_)) {
+    if (!world_.Act(process_, true)) {
       return;
     }
     options_.models->WritePart(name, shard_.version(), index_, shard_.state());
@@ -514,7 +516,8 @@ void WorkerProcess::OnFrame(const Bytes& frame) {
     return newer && (at == wanted.end() || at->second.epoch() != entry.second->epoch());
   });
   for (const auto& [rank, carrier] : wanted) {
-    if (!ranks_.contains(rank)) {
+    if (!ranks_.contains(rank) && carrier.epoch() > begun_[rank]) {
+      begun_[rank] = carrier.epoch();
       if (options_.observer != nullptr) {
         options_.observer->OnCarrier(carrier, incarnation_);
       }

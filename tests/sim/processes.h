@@ -95,8 +95,7 @@ class SchedulerProcess final : public Actor {
 
 class ServerProcess final : public Actor {
  public:
-  ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index,
-                const Life& life);
+  ServerProcess(World& world, const ProcessOptions& options, std::uint32_t index, const Life& life);
   Rest Run(std::vector<Delivery> inbox, Millis now) override;
   const Shard& shard() const { return shard_; }
   ProcessId process() const { return process_; }
@@ -190,6 +189,7 @@ class WorkerProcess final : public Actor {
   std::optional<proto::Stop> stop_;
   std::optional<int> exit_code_;
   std::map<std::uint32_t, std::unique_ptr<RankProcess>> ranks_;
+  std::map<std::uint32_t, std::uint32_t> begun_;  // By rank: the last epoch.
 };
 
 }  // namespace plexus::sim

@@ -14,7 +14,7 @@ namespace plexus::sim {
 namespace {
 
 constexpr std::uint64_t kScenarioStream = 0x7363656e6172696f;
-constexpr std::uint64_t kDiskStream = 0x6469736b;
+constexpr std::uint64_t kDiskStream = 0x6469736b5f39;
 constexpr Micros kMillisecond = 1000;
 // Messages and records to one that a worker sends, about.
 constexpr std::uint64_t kActsPerMessage = 4;
@@ -142,7 +142,8 @@ DiskFault DrawDiskFault(SimRandom& random, const Scenario& s, std::uint64_t acts
                : kind < 8 ? DiskFault::Kind::kPower
                           : DiskFault::Kind::kSuspend;
   const std::uint64_t target = random.Below(10);
-  fault.target = target < 4   ? DiskFault::Target::kActor
+  fault.target = target < 2   ? DiskFault::Target::kActor
+                 : target < 4 ? DiskFault::Target::kWriter
                  : target < 6 ? DiskFault::Target::kServer
                  : target < 8 ? DiskFault::Target::kScheduler
                               : DiskFault::Target::kAll;
@@ -281,7 +282,7 @@ std::string Describe(const Scenario& s) {
   }
   for (const DiskFault& fault : s.disk_faults) {
     const char* const names[] = {"kill", "power", "suspend"};
-    const char* const targets[] = {"actor", "server", "scheduler", "all"};
+    const char* const targets[] = {"actor", "writer", "server", "scheduler", "all"};
     text << " " << names[static_cast<int>(fault.kind)] << ":"
          << targets[static_cast<int>(fault.target)] << "@" << fault.after_acts;
   }

@@ -38,7 +38,8 @@ struct DiskFault {
     kSuspend,  // It handles nothing for a while, shorter or longer than its lease.
   };
   enum class Target {
-    kActor,  // Who is about to act; of a worker, the server below.
+    kActor,   // Who is about to act; of a worker, the server below.
+    kWriter,  // Who is about to write next.
     kServer,
     kScheduler,
     kAll,  // Workers too.

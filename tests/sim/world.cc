@@ -97,16 +97,16 @@ Micros World::DrawDelay() {
   return random_.Between(network_.delay_us_min, network_.delay_us_max);
 }
 
-bool World::Act(ProcessId process) {
+bool World::Act(ProcessId process, bool writes) {
   if (processes_[process].alive && on_act) {
-    on_act(process);
+    on_act(process, writes);
   }
   return processes_[process].alive;
 }
 
 bool World::Send(EndpointId from, const Envelope& envelope) {
   const ProcessId process = endpoints_[from].process;
-  if (!Act(process)) {
+  if (!Act(process, false)) {
     return false;
   }
   if (on_send) {

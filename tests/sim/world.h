@@ -100,9 +100,9 @@ class World {
   void Close(EndpointId endpoint);
   // A process is about to do something that others will see.  False: it is gone (`on_act` may end
   // or suspend it).
-  bool Act(ProcessId process);
-  // Called before each act; sending is one.
-  std::function<void(ProcessId process)> on_act;
+  bool Act(ProcessId process, bool writes);
+  // Called before each act: sending a message, or writing to a disk.
+  std::function<void(ProcessId process, bool writes)> on_act;
   // False: the sending process is gone (`on_act` and `on_send` may end or suspend it).
   bool Send(EndpointId endpoint, const Envelope& envelope);
   // Called before each message is sent.

@@ -24,8 +24,11 @@ class SchedulerDriver {
 
   // Two servers, two workers, two ranks.
   explicit SchedulerDriver(std::vector<std::string> overrides = {},
-                           std::optional<proto::SchedulerState> resume = std::nullopt)
-      : scheduler_(Plan(std::move(overrides)), Options(std::move(resume))) {}
+                           std::optional<proto::SchedulerState> resume = std::nullopt,
+                           std::vector<proto::CommittedStep> committed = {},
+                           std::uint32_t former_starts = 0)
+      : scheduler_(Plan(std::move(overrides)),
+                   Options(std::move(resume), std::move(committed), former_starts)) {}
 
   Scheduler& scheduler() { return scheduler_; }
   Millis now = 0;
@@ -172,9 +175,13 @@ class SchedulerDriver {
     overrides.insert(overrides.begin(), {"cluster.servers=2", "cluster.workers=2"});
     return PlanOf(kSmallJob, overrides);
   }
-  static SchedulerOptions Options(std::optional<proto::SchedulerState> resume) {
+  static SchedulerOptions Options(std::optional<proto::SchedulerState> resume,
+                                  std::vector<proto::CommittedStep> committed,
+                                  std::uint32_t former_starts) {
     SchedulerOptions options;
     options.resume = std::move(resume);
+    options.committed = std::move(committed);
+    options.former_starts = former_starts;
     options.job_hash = kJobHash;
     options.lease_ms = kLease;
     options.start_timeout_ms = 60000;
