@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "proto/checkpoint.pb.h"
 #include "ps/shard.h"
 #include "tests/unit/ps/shard_testing.h"
 
