@@ -154,7 +154,8 @@ StatusOr<std::uint64_t> NewestCheckpoint(const std::string& run_dir) {
 }
 
 StatusOr<std::optional<proto::Manifest>> FindCheckpoint(const JobPlan& plan,
-                                                        const std::string& run_dir) {
+                                                        const std::string& run_dir,
+                                                        Unfinished unfinished) {
   ASSIGN_OR_RETURN(const auto versions, ListVersions(run_dir));
   std::optional<proto::Manifest> found;
   std::vector<std::uint64_t> damaged;
@@ -183,7 +184,7 @@ StatusOr<std::optional<proto::Manifest>> FindCheckpoint(const JobPlan& plan,
     RETURN_IF_ERROR(SetAside(SavedDirectory(run_dir, kCheckpoint, version)));
   }
   for (const auto& [version, complete] : versions) {
-    if (!complete) {
+    if (!complete && unfinished == Unfinished::kDelete) {
       RETURN_IF_ERROR(DeleteCheckpoint(SavedDirectory(run_dir, kCheckpoint, version)));
     }
   }

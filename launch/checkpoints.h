@@ -30,9 +30,11 @@ Status FinishCheckpoint(const std::string& run_dir, const proto::Manifest& manif
 StatusOr<std::uint64_t> NewestCheckpoint(const std::string& run_dir);
 
 // The newest checkpoint of which every byte is right.  Damaged ones are warned of, and renamed to
-// VERSION.damaged; unfinished ones are deleted.  Empty: there never was one.
+// VERSION.damaged; unfinished ones are deleted, unless servers may be writing them.  Empty: there
+// never was one.
 // kFailedPrecondition: a checkpoint of another job.  kDataLoss: all are damaged.
-StatusOr<std::optional<proto::Manifest>> FindCheckpoint(const JobPlan& plan,
-                                                        const std::string& run_dir);
+enum class Unfinished { kDelete, kKeep };
+StatusOr<std::optional<proto::Manifest>> FindCheckpoint(
+    const JobPlan& plan, const std::string& run_dir, Unfinished unfinished = Unfinished::kDelete);
 
 }  // namespace plexus

@@ -64,8 +64,10 @@ Status Remove(const std::string& run_dir, std::initializer_list<const char*> nam
 }
 
 // The version of the checkpoint to go on from; 0: the beginning, or that of the logs.
+// `by_hand`: servers may live on, and have written files of a checkpoint that is yet to be
+// finished.
 StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run,
-                                      const JobPlan& plan) {
+                                      const JobPlan& plan, bool by_hand) {
   if (holds_run) {
     ASSIGN_OR_RETURN(const proto::Job before, LoadJob(run_dir + "/job.textproto", {}));
     if (const std::string differences = TrainingDifferences(before, plan.job);
@@ -75,8 +77,10 @@ StatusOr<std::uint64_t> PrepareResume(const std::string& run_dir, bool holds_run
                                 differences);
     }
   }
-  ASSIGN_OR_RETURN(const std::optional<proto::Manifest> found, FindCheckpoint(plan, run_dir));
   const bool logged = plan.durable() && CommitLog::IsThere(run_dir);
+  ASSIGN_OR_RETURN(
+      const std::optional<proto::Manifest> found,
+      FindCheckpoint(plan, run_dir, by_hand && logged ? Unfinished::kKeep : Unfinished::kDelete));
   if (!found.has_value()) {
     LOG_IF(WARNING, holds_run && !logged)
         << "--resume: " << run_dir << " has no checkpoint: the job starts from the beginning";
@@ -132,7 +136,7 @@ StatusOr<std::uint64_t> PrepareRunDirectory(const Flags& flags, const JobPlan& p
   }
   std::uint64_t version = 0;
   if (flags.resume) {
-    ASSIGN_OR_RETURN(version, PrepareResume(flags.run_dir, holds_run, plan));
+    ASSIGN_OR_RETURN(version, PrepareResume(flags.run_dir, holds_run, plan, by_hand));
   }
   RETURN_IF_ERROR(Remove(flags.run_dir, {"result.json", "members.json", "servers"}));
   const bool logged = flags.resume && plan.durable() && CommitLog::IsThere(flags.run_dir);

@@ -170,8 +170,7 @@ class ByHand:
                 continue
             if code < 0 and self._restarts < self.RESTARTS_MAX:
                 self._restarts += 1
-                # Who restarts a scheduler in its place says so, as a supervisor does.
-                self._start(member, [f"--supervisor_pid={os.getpid()}"] if member[0] == "scheduler" else [])
+                self._start(member, ["--resume"] if member[0] == "scheduler" else [])
             elif member[0] == "scheduler":
                 self._end()
                 self._code = code

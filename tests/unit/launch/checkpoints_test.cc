@@ -202,6 +202,16 @@ TEST_F(CheckpointsTest, WhenAllAreDamagedNothingIsThrownAway) {
   EXPECT_THAT(Entries(), ElementsAre("5", "LATEST"));
 }
 
+// A scheduler that is started again by hand among living servers must not take their files away.
+TEST_F(CheckpointsTest, UnfinishedOnesStayWhereServersMayBeWritingThem) {
+  Write(5);
+  (void)WriteFiles(7);
+  EXPECT_EQ(FindCheckpoint(*plan_, run_, Unfinished::kKeep).value()->version(), 5u);
+  EXPECT_THAT(Entries(), ElementsAre("5", "7", "LATEST"));
+  EXPECT_EQ(FindCheckpoint(*plan_, run_).value()->version(), 5u);
+  EXPECT_THAT(Entries(), ElementsAre("5", "LATEST"));
+}
+
 TEST_F(CheckpointsTest, AnotherJobsAreRefused) {
   Write(5);
   const auto other = PlanOf(kSmallJob, {"train.seed=2"});
