@@ -173,7 +173,7 @@ ServerProcess::ServerProcess(World& world, const ProcessOptions& options, std::u
 // A slice of a checkpoint, if one is under way; it is on disk some messages after its end.
 void ServerProcess::WriteSnapshot() {
   if (const auto order = shard_.TakeSnapshotOrder(); order.has_value()) {
-    if (!world_.Act(process_)) {
+    if (!world_.Act(process_, true)) {
       return;
     }
     snapshot_ended_ = false;

@@ -83,7 +83,7 @@ class LoggedShard {
     control.mutable_commit()->set_phase(1);
     control.mutable_commit()->set_rate_factor(1);
     control.mutable_commit()->set_save("checkpoint");
-    control.mutable_commit()->set_checkpoint(true);
+    control.mutable_commit()->mutable_checkpoint();
     shard().OnMessage(kSchedulerPeer, ControlFrame(control), 0);
   }
 

@@ -221,7 +221,10 @@ TEST(SchedulerCheckpointTest, AServerThatDiesWhileItLoadsIsWaitedFor) {
   EXPECT_FALSE(driver.scheduler().stop().has_value());
   EXPECT_EQ(SchedulerDriver::ViewOf(driver.Take()["server-1"]).recover().checkpoint(), 3u);
   driver.scheduler().OnTimer(0);
-  driver.scheduler().OnTimer(100001);
+  driver.now = 100001;
+  driver.Beat(proto::SERVER, 0);
+  driver.Beat(proto::SERVER, 1, 0, 111);
+  driver.scheduler().OnTimer(driver.now);
   ASSERT_TRUE(driver.scheduler().stop().has_value());
   EXPECT_THAT(driver.scheduler().stop()->reason(),
               HasSubstr("not all servers recovered within 100 s: server 1 recovers"));

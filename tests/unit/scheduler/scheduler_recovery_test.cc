@@ -277,15 +277,17 @@ TEST(SchedulerRecoveryTest, WordsOfAFormerProgramDoNotCount) {
 }
 
 TEST(SchedulerRecoveryTest, TellsAReturnedServerWhatIsStillToBeWritten) {
-  SchedulerDriver driver({"checkpoint.durability=SYNC", "checkpoint.every_steps=2"});
-  Work(driver, 2);
+  SchedulerDriver driver({"checkpoint.durability=SYNC"});
+  Work(driver, 1);
+  driver.scheduler().RequestStop(0);
+  driver.SayBoth(driver.Complete(2));
   driver.Saved(0);
   Beat(driver, 0, 2);
   EXPECT_EQ(ViewOfServer(driver, 0).save(), "") << "it has said so";
   Come(driver, {.index = 0, .log_version = 2, .incarnation = 111});
   Beat(driver, 0, 2, 0, 111);
   const proto::View view = ViewOfServer(driver, 0);
-  EXPECT_EQ(view.save(), "checkpoint") << "of that program: it may have been interrupted";
+  EXPECT_EQ(view.save(), "final") << "of that program: it may have been interrupted";
   driver.Saved(1);
   EXPECT_THAT(EventsOf(driver, SchedulerEvent::Kind::kSaved), SizeIs(0));
   driver.Saved(0);
