@@ -113,25 +113,29 @@ void HashedTable::VisitRows(std::span<const Key> keys, PullHint* hints, const Vi
     }
     if (slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "pull of a row on disk, table " << spec().name;
-      const std::byte* record = store_.RecordOf(slot->place - 1);
-      store_.PrefetchValues(record);
       if (spec().spills) {
         Mark(slot->place - 1);
       }
-      records[i % kRing] = record;
+      records[i % kRing] = store_.RecordOf(slot->place - 1);
     }
   };
   const std::size_t ahead = AheadOf(store_.layout().value_bytes());
-  const std::size_t head = std::min(n, ahead);
-  for (std::size_t i = 0; i < head; ++i) {
-    find(i);
+  const std::size_t together = std::min(kTogether, ahead);
+  std::size_t visited = 0;
+  for (std::size_t found = 0; found < n;) {
+    const std::size_t begin = found;
+    for (const std::size_t end = std::min(begin + together, n); found < end; ++found) {
+      find(found);
+    }
+    for (std::size_t i = begin; i < found; ++i) {
+      store_.PrefetchValues(records[i % kRing]);
+    }
+    for (; visited + ahead < found; ++visited) {
+      visit(visited, records[visited % kRing]);
+    }
   }
-  for (std::size_t i = head; i < n; ++i) {
-    visit(i - ahead, records[(i - ahead) % kRing]);
-    find(i);
-  }
-  for (std::size_t i = n - head; i < n; ++i) {
-    visit(i, records[i % kRing]);
+  for (; visited < n; ++visited) {
+    visit(visited, records[visited % kRing]);
   }
 }
 
@@ -194,11 +198,7 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
     store_.Make(key, handle);
   }
   std::byte* record = store_.RecordOf(handle);
-  if (!made) {
-    store_.PrefetchRecord(record);
-  }
   if (store_.counts()) {
-    store_.PrefetchCount(handle);
     handles_of_[at] = handle;
     counts_of_[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
     old_steps_[at] = slot->last_step;
@@ -226,8 +226,11 @@ void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source)
   }
   std::uint64_t hinted = 0;
   UpdateRows(rates, source, [&](std::size_t i, bool* made) {
-    if (i + kHintsAhead < keys.size()) {
-      index_.PrefetchHinted(hints[i + kHintsAhead]);
+    if (i % kTogether == 0) {
+      const std::size_t end = std::min(i + kHintsAhead + kTogether, keys.size());
+      for (std::size_t k = i + kHintsAhead; k < end; ++k) {
+        index_.PrefetchHinted(hints[k]);
+      }
     }
     if (Slot* slot = index_.FindHinted(keys[i], hints[i]); slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "push to a row on disk, table " << spec().name;
@@ -243,6 +246,7 @@ void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source)
 template <typename Source, typename SlotOf>
 void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const SlotOf& slot_of) {
   const std::size_t ahead = AheadOf(store_.layout().record_bytes());
+  const std::size_t together = std::min(kTogether, ahead);
   std::size_t located = 0;  // Rows.
   std::size_t updated = 0;
   for (std::size_t i = 0; i < source.keys().size(); ++i) {
@@ -253,13 +257,27 @@ void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const
     }
     Locate(rates, source.keys()[i], slot, made, source.count(i), source.gradients(i),
            source.active(i), located % kPending);
-    if (++located == updated + ahead + kTogether) {
-      UpdatePending(rates, updated, updated + kTogether);
-      updated += kTogether;
+    if (++located % together == 0) {
+      PrefetchPending(located - together, located);
+      if (located == updated + ahead + together) {
+        UpdatePending(rates, updated, updated + together);
+        updated += together;
+      }
     }
   }
-  for (; updated < located; updated = std::min(located, updated + kTogether)) {
-    UpdatePending(rates, updated, std::min(located, updated + kTogether));
+  for (; updated < located; updated = std::min(located, updated + together)) {
+    UpdatePending(rates, updated, std::min(located, updated + together));
+  }
+}
+
+void HashedTable::PrefetchPending(std::size_t begin, std::size_t end) const {
+  for (std::size_t i = begin; i < end; ++i) {
+    store_.PrefetchRecord(reinterpret_cast<const std::byte*>(pending_.steps[i % kPending].row));
+  }
+  if (store_.counts()) {
+    for (std::size_t i = begin; i < end; ++i) {
+      store_.PrefetchCount(handles_of_[i % kPending]);
+    }
   }
 }
 

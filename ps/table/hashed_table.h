@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -78,11 +79,11 @@ class HashedTable final : public Table {
   static constexpr std::size_t kAheadBytes = 16 << 10;  // Half of an L1.
   static constexpr std::size_t kRing = 64;              // A power of two, more than kAhead.
   static std::size_t AheadOf(std::size_t row_bytes) {
-    return std::clamp<std::size_t>(kAheadBytes / row_bytes, 4, kAhead);
+    return std::bit_floor(std::clamp<std::size_t>(kAheadBytes / row_bytes, 4, kAhead));
   }
 
   // Rows of a step that are updated together, and rows that are located and not yet updated.
-  static constexpr std::size_t kTogether = 2;
+  static constexpr std::size_t kTogether = 16;
   static constexpr std::size_t kPending = 64;  // A multiple of it, kAhead more at least.
 
   // Why a row goes.
@@ -101,6 +102,7 @@ class HashedTable final : public Table {
   void UpdateHintedRows(const StepRates& rates, const Source& source);
   void Locate(const StepRates& rates, Key key, Slot* slot, bool made, std::uint64_t count,
               const float* sums, std::uint32_t active, std::size_t at);
+  void PrefetchPending(std::size_t begin, std::size_t end) const;
   void UpdatePending(const StepRates& rates, std::size_t begin, std::size_t end);
   void UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version);
   // The key's slot, made if the key is admitted; nullptr: it is not.

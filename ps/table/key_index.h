@@ -308,24 +308,30 @@ class HomesAhead {
   static constexpr std::size_t kAhead = 64;
 
   HomesAhead(const KeyIndex& index, std::span<const Key> keys) : index_(index), keys_(keys) {
-    for (std::size_t i = 0; i < std::min(kAhead, keys.size()); ++i) {
-      homes_[i] = index.Prefetch(keys[i]);
-    }
+    Prefetch(0, kAhead);
   }
 
   // Of keys[i].  REQUIRES: called for 0, 1, 2 and so on.
   KeyIndex::Home Of(std::size_t i) {
-    if (i + kAhead < keys_.size()) {
-      homes_[(i + kAhead) % kRing] = index_.Prefetch(keys_[i + kAhead]);
-    }
-    if (i + kAhead / 2 < keys_.size()) {
-      index_.PrefetchOn(homes_[(i + kAhead / 2) % kRing]);
+    if (i % kTogether == 0) {
+      Prefetch(i + kAhead, i + kAhead + kTogether);
+      const std::size_t next = std::min(i + kAhead / 2 + kTogether, keys_.size());
+      for (std::size_t k = i + kAhead / 2; k < next; ++k) {
+        index_.PrefetchOn(homes_[k % kRing]);
+      }
     }
     return homes_[i % kRing];
   }
 
  private:
-  static constexpr std::size_t kRing = 128;  // A power of two, more than kAhead.
+  static constexpr std::size_t kTogether = 16;
+  static constexpr std::size_t kRing = 128;  // A power of two, at least kAhead + kTogether.
+
+  void Prefetch(std::size_t begin, std::size_t end) {
+    for (std::size_t k = begin; k < std::min(end, keys_.size()); ++k) {
+      homes_[k % kRing] = index_.Prefetch(keys_[k]);
+    }
+  }
 
   const KeyIndex& index_;
   const std::span<const Key> keys_;
