@@ -119,24 +119,23 @@ void HashedTable::VisitRows(std::span<const Key> keys, PullHint* hints, const Vi
       records[i % kRing] = store_.RecordOf(slot->place - 1);
     }
   };
-  const std::size_t ahead = AheadOf(store_.layout().value_bytes());
-  const std::size_t together = std::min(kTogether, ahead);
-  std::size_t visited = 0;
-  for (std::size_t found = 0; found < n;) {
-    const std::size_t begin = found;
-    for (const std::size_t end = std::min(begin + together, n); found < end; ++found) {
-      find(found);
+  const std::size_t block = BlockOf(store_.layout().value_bytes());
+  const auto visit_block = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      visit(i, records[i % kRing]);
     }
-    for (std::size_t i = begin; i < found; ++i) {
+  };
+  for (std::size_t begin = 0; begin < n; begin += block) {
+    const std::size_t end = std::min(begin + block, n);
+    for (std::size_t i = begin; i < end; ++i) {
+      find(i);
+    }
+    for (std::size_t i = begin; i < end; ++i) {
       store_.PrefetchValues(records[i % kRing]);
     }
-    for (; visited + ahead < found; ++visited) {
-      visit(visited, records[visited % kRing]);
-    }
+    visit_block(begin - std::min(begin, block), begin);
   }
-  for (; visited < n; ++visited) {
-    visit(visited, records[visited % kRing]);
-  }
+  visit_block(n == 0 ? 0 : (n - 1) / block * block, n);
 }
 
 void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
@@ -188,7 +187,7 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   return SlotFor(key, index_.HomeOf(key), count, version, made);
 }
 
-// Makes the key's row if the slot is new, and prefetches it.
+// Makes the key's row if the slot is new.
 [[gnu::always_inline]] inline void HashedTable::Locate(const StepRates& rates, Key key, Slot* slot,
                                                        bool made, std::uint64_t count,
                                                        const float* sums, std::uint32_t active,
@@ -218,19 +217,20 @@ void HashedTable::UpdateFoundRows(const StepRates& rates, const Source& source) 
 
 template <typename Source>
 void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source) {
-  constexpr std::size_t kHintsAhead = 32;
+  constexpr std::size_t kHintsAhead = 64;
+  constexpr std::size_t kHintsTogether = 32;
   const std::span<const Key> keys = source.keys();
   const std::span<const PullHint> hints = source.hints();
-  for (std::size_t i = 0; i < std::min(kHintsAhead, keys.size()); ++i) {
-    index_.PrefetchHinted(hints[i]);
-  }
+  const auto prefetch = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < std::min(end, keys.size()); ++i) {
+      index_.PrefetchHinted(hints[i]);
+    }
+  };
+  prefetch(0, kHintsAhead);
   std::uint64_t hinted = 0;
   UpdateRows(rates, source, [&](std::size_t i, bool* made) {
-    if (i % kTogether == 0) {
-      const std::size_t end = std::min(i + kHintsAhead + kTogether, keys.size());
-      for (std::size_t k = i + kHintsAhead; k < end; ++k) {
-        index_.PrefetchHinted(hints[k]);
-      }
+    if (i % kHintsTogether == 0) {
+      prefetch(i + kHintsAhead, i + kHintsAhead + kHintsTogether);
     }
     if (Slot* slot = index_.FindHinted(keys[i], hints[i]); slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "push to a row on disk, table " << spec().name;
@@ -245,10 +245,9 @@ void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source)
 // slot_of(i, &made): the slot of source.keys()[i], or nullptr: it has no row.
 template <typename Source, typename SlotOf>
 void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const SlotOf& slot_of) {
-  const std::size_t ahead = AheadOf(store_.layout().record_bytes());
-  const std::size_t together = std::min(kTogether, ahead);
+  const std::size_t block =
+      std::bit_floor(std::min(BlockOf(store_.layout().record_bytes()), store_.block_rows()));
   std::size_t located = 0;  // Rows.
-  std::size_t updated = 0;
   for (std::size_t i = 0; i < source.keys().size(); ++i) {
     bool made = false;
     Slot* slot = slot_of(i, &made);
@@ -257,17 +256,19 @@ void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const
     }
     Locate(rates, source.keys()[i], slot, made, source.count(i), source.gradients(i),
            source.active(i), located % kPending);
-    if (++located % together == 0) {
-      PrefetchPending(located - together, located);
-      if (located == updated + ahead + together) {
-        UpdatePending(rates, updated, updated + together);
-        updated += together;
+    if (++located % block == 0) {
+      PrefetchPending(located - block, located);
+      if (located > block) {
+        UpdatePending(rates, located - 2 * block, located - block);
       }
     }
   }
-  for (; updated < located; updated = std::min(located, updated + together)) {
-    UpdatePending(rates, updated, std::min(located, updated + together));
+  const std::size_t last = located / block * block;
+  PrefetchPending(last, located);
+  if (last > 0) {
+    UpdatePending(rates, last - block, last);
   }
+  UpdatePending(rates, last, located);
 }
 
 void HashedTable::PrefetchPending(std::size_t begin, std::size_t end) const {

@@ -323,12 +323,12 @@ void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
       return;
     }
     store_.PrefetchRow(slot.place - 1);
-    if (seen >= kAhead) {
-      visit_at(seen - kAhead);
+    if (seen >= kBlock) {
+      visit_at(seen - kBlock);
     }
     ring[seen++ % kRing] = slot;
   });
-  for (std::size_t i = seen - std::min(seen, kAhead); i < seen; ++i) {
+  for (std::size_t i = seen - std::min(seen, kBlock); i < seen; ++i) {
     visit_at(i);
   }
 }

@@ -324,7 +324,9 @@ class HomesAhead {
   }
 
  private:
-  static constexpr std::size_t kTogether = 16;
+  // Prefetches that follow one another closely wait for what translates their addresses at the same
+  // time; see HashedTable.
+  static constexpr std::size_t kTogether = 32;
   static constexpr std::size_t kRing = 128;  // A power of two, at least kAhead + kTogether.
 
   void Prefetch(std::size_t begin, std::size_t end) {
