@@ -100,8 +100,7 @@ void ArrayTable::AddRow(Key key, std::uint64_t count, const float* gradients, st
     ++counters_.admitted;
   }
   if (store_.counts()) {
-    std::uint32_t* total = store_.CountOf(place);
-    *total = static_cast<std::uint32_t>(std::min<std::uint64_t>(*total + count, 0xffffffff));
+    store_.AddCount(place, count);
   }
   block_.Add(store_.RecordOf(place), key, gradients, active);
 }
@@ -122,7 +121,7 @@ void ArrayTable::ForEachRow(const std::function<void(const RowView&)>& visit) co
     const Key key = Key{place % bucket_rows_} * buckets_ + place / bucket_rows_;
     visit(RowView{key,
                   steps_[place] - 1,
-                  store_.counts() ? *store_.CountOf(place) : 0,
+                  store_.counts() ? store_.CountOf(place) : 0,
                   {store_.RecordOf(place), layout().record_bytes()}});
   }
 }
@@ -135,7 +134,7 @@ void ArrayTable::Restore(const RowView& row) {
   store_.Touch(place);
   std::memcpy(store_.RecordOf(place), row.record.data(), row.record.size());
   if (store_.counts()) {
-    *store_.CountOf(place) = static_cast<std::uint32_t>(row.count);
+    store_.SetCount(place, static_cast<std::uint32_t>(row.count));
   }
 }
 

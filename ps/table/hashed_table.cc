@@ -325,13 +325,12 @@ void HashedTable::UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t
   const bool decayed =
       bucket_rows_max_ != 0 && spec().eviction.order == EvictionSpec::Order::kCount;
   for (std::size_t i = begin; i < end; ++i) {
-    std::uint32_t* count = store_.CountOf(handles_of_[i]);
     if (decayed) {
-      const float kept = FloatOf(*count) * decay_.Of(version - old_steps_[i]);
-      *count = BitsOf(kept + static_cast<float>(counts_of_[i]));
+      const float kept =
+          FloatOf(store_.CountOf(handles_of_[i])) * decay_.Of(version - old_steps_[i]);
+      store_.SetCount(handles_of_[i], BitsOf(kept + static_cast<float>(counts_of_[i])));
     } else {
-      *count = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(std::uint64_t{*count} + counts_of_[i], kCountMax));
+      store_.AddCount(handles_of_[i], counts_of_[i]);
     }
   }
 }

@@ -79,7 +79,7 @@ std::uint32_t HashedTable::WorthOf(const Slot& slot, std::uint64_t version,
   if (order == EvictionSpec::Order::kNorm) {
     return cold ? slot.place - kColdPlace : BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)));
   }
-  const std::uint32_t bits = cold ? slot.place - kColdPlace : *store_.CountOf(slot.place - 1);
+  const std::uint32_t bits = cold ? slot.place - kColdPlace : store_.CountOf(slot.place - 1);
   const auto age = static_cast<std::uint32_t>(version) - slot.last_step;
   return BitsOf(FloatOf(bits) * decay_.Of(age));
 }
@@ -222,7 +222,7 @@ std::uint32_t HashedTable::ColdBitsOf(const Slot& slot) const {
   }
   return spec().eviction.order == EvictionSpec::Order::kNorm
              ? BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)))
-             : *store_.CountOf(slot.place - 1);
+             : store_.CountOf(slot.place - 1);
 }
 
 void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
@@ -259,7 +259,8 @@ void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
     append(store_.RecordOf(handle), store_.layout().record_bytes());
     append(&slot->last_step, sizeof(slot->last_step));
     if (store_.counts()) {
-      append(store_.CountOf(handle), sizeof(std::uint32_t));
+      const std::uint32_t count = store_.CountOf(handle);
+      append(&count, sizeof(count));
     }
     slot->place = kColdPlace | ColdBitsOf(*slot);
     handles_.Free(handle);
@@ -298,7 +299,7 @@ std::uint64_t HashedTable::Thaw(const ColdBatch& batch) {
     copied_.Set(handle);
     std::memcpy(store_.RecordOf(handle), view.record.data(), view.record.size());
     if (store_.counts()) {
-      *store_.CountOf(handle) = static_cast<std::uint32_t>(view.count);
+      store_.SetCount(handle, static_cast<std::uint32_t>(view.count));
     }
     index_.Find(view.key, index_.HomeOf(view.key))->place = handle + 1;
     ++counters_.thawed;
@@ -315,7 +316,7 @@ void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
     const std::uint32_t handle = slot.place - 1;
     visit(RowView{slot.key,
                   slot.last_step,
-                  store_.counts() ? *store_.CountOf(handle) : 0,
+                  store_.counts() ? store_.CountOf(handle) : 0,
                   {store_.RecordOf(handle), store_.layout().record_bytes()}});
   };
   index_.ForEach([&](const Slot& slot) {
@@ -345,7 +346,7 @@ void HashedTable::Restore(const RowView& row) {
   store_.Touch(handle);
   std::memcpy(store_.RecordOf(handle), row.record.data(), row.record.size());
   if (store_.counts()) {
-    *store_.CountOf(handle) = static_cast<std::uint32_t>(row.count);
+    store_.SetCount(handle, static_cast<std::uint32_t>(row.count));
   }
   if (made) {
     ++counters_.restored;

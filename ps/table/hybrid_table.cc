@@ -216,7 +216,7 @@ std::byte* HybridTable::TakeRecord(const Entry& entry, std::uint64_t version) {
   if (entry.shared == nullptr) {
     exact_steps_[entry.place] = static_cast<std::uint32_t>(version);
     if (exact_.counts()) {
-      AddCount(exact_.CountOf(entry.place), entry.count);
+      exact_.AddCount(entry.place, entry.count);
     }
     return exact_.RecordOf(entry.place);
   }
@@ -227,13 +227,9 @@ std::byte* HybridTable::TakeRecord(const Entry& entry, std::uint64_t version) {
   }
   *entry.shared = {static_cast<std::uint32_t>(version) + 1, 0};
   if (shared_.counts()) {
-    AddCount(shared_.CountOf(entry.place), entry.count);
+    shared_.AddCount(entry.place, entry.count);
   }
   return shared_.RecordOf(entry.place);
-}
-
-void HybridTable::AddCount(std::uint32_t* total, std::uint64_t count) const {
-  *total = static_cast<std::uint32_t>(std::min(*total + std::min(count, kCountMax), kCountMax));
 }
 
 void HybridTable::Promote(std::uint64_t version) {
@@ -242,7 +238,7 @@ void HybridTable::Promote(std::uint64_t version) {
     std::memcpy(exact_.RecordOf(promotion.handle), shared_.RecordOf(promotion.shared_place),
                 layout().record_bytes());
     if (exact_.counts()) {
-      *exact_.CountOf(promotion.handle) = 0;
+      exact_.SetCount(promotion.handle, 0);
     }
     exact_steps_[promotion.handle] = static_cast<std::uint32_t>(version);
   }
@@ -275,7 +271,7 @@ void HybridTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
     const Bucket& bucket = buckets_[b];
     bucket.sketch.ForEachExact([&](const HybridSketch::Slot& slot) {
       const std::uint32_t handle = slot.place - 1;
-      const std::uint64_t count = exact_.counts() ? *exact_.CountOf(handle) : 0;
+      const std::uint64_t count = exact_.counts() ? exact_.CountOf(handle) : 0;
       visit({slot.key, exact_steps_[handle], count, {exact_.RecordOf(handle), record_bytes}});
     });
     for (std::uint32_t row = 0; bucket.shared != nullptr && row < addresses_.shared_rows(b);
@@ -284,7 +280,7 @@ void HybridTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
         continue;
       }
       const std::uint32_t place = addresses_.first_shared(b) + row;
-      const std::uint64_t count = shared_.counts() ? *shared_.CountOf(place) : 0;
+      const std::uint64_t count = shared_.counts() ? shared_.CountOf(place) : 0;
       visit({addresses_.SharedKey(b, row),
              bucket.shared[row].step - 1,
              count,
@@ -326,7 +322,7 @@ void HybridTable::Restore(const RowView& row) {
   store->Touch(place);
   std::memcpy(store->RecordOf(place), row.record.data(), row.record.size());
   if (store->counts()) {
-    *store->CountOf(place) = static_cast<std::uint32_t>(row.count);
+    store->SetCount(place, static_cast<std::uint32_t>(row.count));
   }
 }
 

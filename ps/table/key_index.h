@@ -10,7 +10,7 @@
 // next group with room; a lookup ends at a group with an empty slot.  The array ends with spare
 // groups instead of wrapping around.  Erase moves displaced keys back: there are no tombstones.
 //
-// Growing from G to about 3/2 G groups goes from the back to the front within the same memory
+// Growing from G to about 4/3 G groups goes from the back to the front within the same memory
 // (mremap at the end): keys up to a hash are still in the old layout, those beyond it in the new
 // one, and each insert carries a few groups over.  No call waits for more than that.  Shrinking is
 // the same from the front to the back, and gives the memory at the end back to the kernel.
@@ -184,7 +184,7 @@ class KeyIndex {
   // By how much memory_bytes() rises if so many keys come; growing takes it within a step.
   std::uint64_t growth_bytes(std::uint64_t keys) const {
     return migration_ == Migration::kNone && row_count_ + keys >= row_count_max_
-               ? memory_.bytes() / 2
+               ? GrowthOf(memory_.bytes())
                : 0;
   }
   // Groups that a lookup of each present key reads: sum over keys, and the largest.
@@ -198,6 +198,8 @@ class KeyIndex {
   static constexpr std::uint32_t kGroupSlots = 8;
   enum class Migration { kNone, kGrowing, kShrinking };
 
+  // By how much an index of so many bytes grows.
+  static std::uint64_t GrowthOf(std::uint64_t bytes) { return bytes / 3; }
   static std::uint64_t Scale(std::uint64_t hash, std::uint64_t groups) {
     return static_cast<std::uint64_t>((static_cast<unsigned __int128>(hash) * groups) >> 64);
   }
