@@ -380,9 +380,8 @@ void Measure(std::span<const std::unique_ptr<Client>> clients) {
         const Client::Kind kind{.pull = name != "push", .push = name != "pull"};
         for (std::size_t workers = 1; workers <= clients.size(); ++workers, ++at) {
           if (repeat == 0) {
-            rates.emplace_back(
-                (workers == 1 ? "" : "two_") + name + "_" + std::to_string(window),
-                std::vector<double>());
+            rates.emplace_back((workers == 1 ? "" : "two_") + name + "_" + std::to_string(window),
+                               std::vector<double>());
           }
           rates[at].second.push_back(Rate(clients.first(workers), sets, window, kind));
         }

@@ -172,8 +172,8 @@ void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
   if (rss_bytes > 0) {
     if (last_rss_bytes_ > 0 && peak_rss_bytes > peak_rss_bytes_) {
       const std::uint64_t risen = peak_rss_bytes - std::min(peak_rss_bytes, last_rss_bytes_);
-      swing_bytes_ = swing_bytes_ == MemoryUse::kUnknownSwing ? risen
-                                                              : std::max(swing_bytes_, risen);
+      swing_bytes_ =
+          swing_bytes_ == MemoryUse::kUnknownSwing ? risen : std::max(swing_bytes_, risen);
     }
     last_rss_bytes_ = rss_bytes;
   }
