@@ -36,9 +36,9 @@ struct MemoryUse {
 
 class MemoryGovernor {
  public:
-  static constexpr double kSpillShare = 0.95;
-  static constexpr double kSpillTarget = 0.93;
-  static constexpr double kReleaseShare = 0.97;
+  static constexpr double kSpillShare = 0.93;
+  static constexpr double kSpillTarget = 0.91;
+  static constexpr double kReleaseShare = 0.95;
   static constexpr double kEmergencyShare = 0.95;
   static constexpr double kCalmShare = 0.88;
   static constexpr double kEvictTarget = 0.84;
