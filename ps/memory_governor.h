@@ -42,7 +42,7 @@ class MemoryGovernor {
   static constexpr double kEmergencyShare = 0.95;
   static constexpr double kCalmShare = 0.88;
   static constexpr double kEvictTarget = 0.84;
-  static constexpr double kFullShare = 0.98;
+  static constexpr double kFullShare = 0.95;
   static constexpr double kHopelessShare = 1.02;
 
   // 0: no limit.

@@ -37,8 +37,8 @@ TEST(MemoryGovernorTest, SpillsDownToItsTarget) {
 
 TEST(MemoryGovernorTest, WhatFitsIsOfTheWholeLimit) {
   const MemoryGovernor governor(100 * kMiB);
-  EXPECT_TRUE(governor.Fits(Used(90 * kMiB), 7 * kMiB));
-  EXPECT_FALSE(governor.Fits(Used(90 * kMiB), 9 * kMiB));
+  EXPECT_TRUE(governor.Fits(Used(90 * kMiB), 4 * kMiB));
+  EXPECT_FALSE(governor.Fits(Used(90 * kMiB), 6 * kMiB));
 }
 
 TEST(MemoryGovernorTest, AnEmergencyIsOfTheWholeLimit) {
