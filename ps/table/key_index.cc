@@ -16,8 +16,8 @@ constexpr std::uint64_t kFirstBytes = kPageBytes;  // 32 groups.
 // is found in 1.03, 1.06 and 1.18 groups; looking up what is absent takes 1.4, 1.9 and 3.5 times as
 // long as a present key (bench/store_bench --only=find).
 constexpr std::uint64_t kLoadPercent = 88;
-// A migration carries so many groups over with each insert or erase.  Growing by a third from G groups
-// leaves 2.3 G inserts until the next time, and is done after G / 16.
+// A migration carries so many groups over with each insert or erase.  Growing by a third from G
+// groups leaves 2.3 G inserts until the next time, and is done after G / 16.
 constexpr std::uint64_t kCarriedGroups = 16;
 constexpr std::uint64_t kMaintainedGroups = 256;
 // The last groups of a migration are carried at once.
