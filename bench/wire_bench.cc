@@ -2,7 +2,7 @@
 // process, a server with its shard in another one (inproc: on a thread of this one).
 //
 //   wire_bench [--transport=tcp|ipc|inproc] [--precision=F32|BF16|F16|INT8] [--workers=1|2]
-//              [--rows=10000000] [--requests=60] [--windows=1,2,4]
+//              [--rows=10000000] [--requests=60] [--windows=1,2,4] [--kinds=pull,push,pull_push]
 //
 // Requests of 100,000 distinct keys, uniform over a HASHED table of 16 f32 with Adagrad that holds
 // all of them.  A pull is decoded to f32 where --precision (of pulls) is less, and read to the last
@@ -45,6 +45,7 @@ DEFINE_uint32(keys, 100000, "distinct keys a request");
 DEFINE_uint32(requests, 60, "requests in a row of each kind");
 DEFINE_uint32(repeats, 3, "times that each kind is measured, in turn");
 DEFINE_string(windows, "1,2,4", "requests under way");
+DEFINE_string(kinds, "pull,push,pull_push", "what is measured");
 DEFINE_string(transport, "tcp", "tcp, ipc or inproc");
 DEFINE_string(precision, "F32", "of pulled rows on the wire: F32, BF16, F16 or INT8");
 DEFINE_uint32(workers, 1, "1, or 2: also both at once");
@@ -320,6 +321,15 @@ double Median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
+std::vector<std::string> Split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::stringstream list(text);
+  for (std::string part; std::getline(list, part, ',');) {
+    parts.push_back(part);
+  }
+  return parts;
+}
+
 // Addresses of the scheduler and of the server's data plane.
 struct Addresses {
   std::string scheduler;
@@ -358,25 +368,22 @@ void Measure(std::span<const std::unique_ptr<Client>> clients) {
   std::fprintf(stderr, "%.1f s to make the rows\n", SteadySeconds() - began);
   const std::vector<StepKeys> sets = MakeKeySets();
   std::vector<std::size_t> windows;
-  std::stringstream list(FLAGS_windows);
-  for (std::string window; std::getline(list, window, ',');) {
+  for (const std::string& window : Split(FLAGS_windows)) {
     windows.push_back(std::stoul(window));
   }
-  constexpr std::array<Client::Kind, 3> kKinds = {
-      {{.pull = true}, {.push = true}, {.pull = true, .push = true}}};
-  constexpr std::array kNames = {"pull", "push", "pull_push"};
+  const std::vector<std::string> names = Split(FLAGS_kinds);
   std::vector<std::pair<std::string, std::vector<double>>> rates;
   for (std::uint32_t repeat = 0; repeat < FLAGS_repeats; ++repeat) {
     std::size_t at = 0;
     for (const std::size_t window : windows) {
-      for (std::size_t k = 0; k < kKinds.size(); ++k) {
+      for (const std::string& name : names) {
+        const Client::Kind kind{.pull = name != "push", .push = name != "pull"};
         for (std::size_t workers = 1; workers <= clients.size(); ++workers, ++at) {
           if (repeat == 0) {
-            rates.emplace_back((workers == 1 ? "" : "two_") + std::string(kNames[k]) + "_" +
-                                   std::to_string(window),
+            rates.emplace_back((workers == 1 ? "" : "two_") + name + "_" + std::to_string(window),
                                std::vector<double>());
           }
-          rates[at].second.push_back(Rate(clients.first(workers), sets, window, kKinds[k]));
+          rates[at].second.push_back(Rate(clients.first(workers), sets, window, kind));
         }
       }
     }

@@ -321,6 +321,8 @@ class Shard {
   Millis next_resend_ = 0;
   std::uint64_t wire_bytes_ = 0;
   std::uint64_t peak_rss_bytes_ = 0;
+  std::uint64_t last_rss_bytes_ = 0;
+  std::uint64_t swing_bytes_ = MemoryUse::kUnknownSwing;  // MemoryUse::swing.
   std::uint64_t staleness_max_ = 0;
 
   // The push log.

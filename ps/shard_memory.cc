@@ -170,6 +170,14 @@ void Shard::OnSpillFailed(const ColdBatch& batch, std::uint64_t bytes, const Sta
 void Shard::SetUsage(std::uint64_t wire_bytes, std::uint64_t peak_rss_bytes,
                      std::uint64_t rss_bytes) {
   wire_bytes_ = wire_bytes;
+  if (rss_bytes > 0) {
+    if (last_rss_bytes_ > 0 && peak_rss_bytes > peak_rss_bytes_) {
+      const std::uint64_t risen = peak_rss_bytes - std::min(peak_rss_bytes, last_rss_bytes_);
+      swing_bytes_ =
+          swing_bytes_ == MemoryUse::kUnknownSwing ? risen : std::max(swing_bytes_, risen);
+    }
+    last_rss_bytes_ = rss_bytes;
+  }
   peak_rss_bytes_ = peak_rss_bytes;
   MemoryUse use = memory_use();
   use.other = 0;
@@ -181,7 +189,8 @@ MemoryUse Shard::memory_use() const {
           .free = state_.free_bytes(),
           .pending = pending_bytes_ + hints_.bytes() + snapshot_.bytes(),
           .spilling = spilling_bytes_,
-          .other = other_bytes_};
+          .other = other_bytes_,
+          .swing = swing_bytes_};
 }
 
 bool Shard::CanSpill() const {

@@ -106,8 +106,7 @@ void ArrayTable::AddRow(Key key, std::uint64_t count, const float* gradients, st
     ++counters_.admitted;
   }
   if (store_.counts()) {
-    std::uint32_t* total = store_.CountOf(place);
-    *total = static_cast<std::uint32_t>(std::min<std::uint64_t>(*total + count, 0xffffffff));
+    store_.AddCount(place, count);
   }
   block_.Add(store_.RecordOf(place), key, gradients, active);
 }
@@ -123,7 +122,7 @@ bool ArrayTable::MarkUpdated(std::uint32_t place, std::uint64_t version) {
 RowView ArrayTable::ViewOf(std::uint32_t place) const {
   return {Key{place % bucket_rows_} * buckets_ + place / bucket_rows_,
           steps_[place] - 1,
-          store_.counts() ? *store_.CountOf(place) : 0,
+          store_.counts() ? store_.CountOf(place) : 0,
           {store_.RecordOf(place), layout().record_bytes()}};
 }
 
@@ -170,7 +169,7 @@ void ArrayTable::Restore(const RowView& row) {
   store_.Touch(place);
   std::memcpy(store_.RecordOf(place), row.record.data(), row.record.size());
   if (store_.counts()) {
-    *store_.CountOf(place) = static_cast<std::uint32_t>(row.count);
+    store_.SetCount(place, static_cast<std::uint32_t>(row.count));
   }
 }
 

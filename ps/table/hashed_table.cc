@@ -113,26 +113,29 @@ void HashedTable::VisitRows(std::span<const Key> keys, PullHint* hints, const Vi
     }
     if (slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "pull of a row on disk, table " << spec().name;
-      const std::byte* record = store_.RecordOf(slot->place - 1);
-      store_.PrefetchValues(record);
       if (spec().spills) {
         Mark(slot->place - 1);
       }
-      records[i % kRing] = record;
+      records[i % kRing] = store_.RecordOf(slot->place - 1);
     }
   };
-  const std::size_t ahead = AheadOf(store_.layout().value_bytes());
-  const std::size_t head = std::min(n, ahead);
-  for (std::size_t i = 0; i < head; ++i) {
-    find(i);
+  const std::size_t block = BlockOf(store_.layout().value_bytes());
+  const auto visit_block = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      visit(i, records[i % kRing]);
+    }
+  };
+  for (std::size_t begin = 0; begin < n; begin += block) {
+    const std::size_t end = std::min(begin + block, n);
+    for (std::size_t i = begin; i < end; ++i) {
+      find(i);
+    }
+    for (std::size_t i = begin; i < end; ++i) {
+      store_.PrefetchValues(records[i % kRing]);
+    }
+    visit_block(begin - std::min(begin, block), begin);
   }
-  for (std::size_t i = head; i < n; ++i) {
-    visit(i - ahead, records[(i - ahead) % kRing]);
-    find(i);
-  }
-  for (std::size_t i = n - head; i < n; ++i) {
-    visit(i, records[i % kRing]);
-  }
+  visit_block(n == 0 ? 0 : (n - 1) / block * block, n);
 }
 
 void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart> parts, float scale,
@@ -187,7 +190,7 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
   return SlotFor(key, index_.HomeOf(key), count, version, made);
 }
 
-// Makes the key's row if the slot is new, and prefetches it.
+// Makes the key's row if the slot is new.
 [[gnu::always_inline]] inline void HashedTable::Locate(const StepRates& rates, Key key, Slot* slot,
                                                        bool made, std::uint64_t count,
                                                        const float* sums, std::uint32_t active,
@@ -197,11 +200,7 @@ void HashedTable::ApplyStep(std::uint64_t version, std::span<const GradientPart>
     store_.Make(key, handle);
   }
   std::byte* record = store_.RecordOf(handle);
-  if (!made) {
-    store_.PrefetchRecord(record);
-  }
   if (store_.counts()) {
-    store_.PrefetchCount(handle);
     handles_of_[at] = handle;
     counts_of_[at] = static_cast<std::uint32_t>(std::min(count, kCountMax));
     old_steps_[at] = slot->last_step;
@@ -221,16 +220,20 @@ void HashedTable::UpdateFoundRows(const StepRates& rates, const Source& source) 
 
 template <typename Source>
 void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source) {
-  constexpr std::size_t kHintsAhead = 32;
+  constexpr std::size_t kHintsAhead = 64;
+  constexpr std::size_t kHintsTogether = 32;
   const std::span<const Key> keys = source.keys();
   const std::span<const PullHint> hints = source.hints();
-  for (std::size_t i = 0; i < std::min(kHintsAhead, keys.size()); ++i) {
-    index_.PrefetchHinted(hints[i]);
-  }
+  const auto prefetch = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < std::min(end, keys.size()); ++i) {
+      index_.PrefetchHinted(hints[i]);
+    }
+  };
+  prefetch(0, kHintsAhead);
   std::uint64_t hinted = 0;
   UpdateRows(rates, source, [&](std::size_t i, bool* made) {
-    if (i + kHintsAhead < keys.size()) {
-      index_.PrefetchHinted(hints[i + kHintsAhead]);
+    if (i % kHintsTogether == 0) {
+      prefetch(i + kHintsAhead, i + kHintsAhead + kHintsTogether);
     }
     if (Slot* slot = index_.FindHinted(keys[i], hints[i]); slot != nullptr) {
       CHECK_LT(slot->place, kColdPlace) << "push to a row on disk, table " << spec().name;
@@ -245,9 +248,9 @@ void HashedTable::UpdateHintedRows(const StepRates& rates, const Source& source)
 // slot_of(i, &made): the slot of source.keys()[i], or nullptr: it has no row.
 template <typename Source, typename SlotOf>
 void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const SlotOf& slot_of) {
-  const std::size_t ahead = AheadOf(store_.layout().record_bytes());
+  const std::size_t block =
+      std::bit_floor(std::min(BlockOf(store_.layout().record_bytes()), store_.block_rows()));
   std::size_t located = 0;  // Rows.
-  std::size_t updated = 0;
   for (std::size_t i = 0; i < source.keys().size(); ++i) {
     bool made = false;
     Slot* slot = slot_of(i, &made);
@@ -256,13 +259,29 @@ void HashedTable::UpdateRows(const StepRates& rates, const Source& source, const
     }
     Locate(rates, source.keys()[i], slot, made, source.count(i), source.gradients(i),
            source.active(i), located % kPending);
-    if (++located == updated + ahead + kTogether) {
-      UpdatePending(rates, updated, updated + kTogether);
-      updated += kTogether;
+    if (++located % block == 0) {
+      PrefetchPending(located - block, located);
+      if (located > block) {
+        UpdatePending(rates, located - 2 * block, located - block);
+      }
     }
   }
-  for (; updated < located; updated = std::min(located, updated + kTogether)) {
-    UpdatePending(rates, updated, std::min(located, updated + kTogether));
+  const std::size_t last = located / block * block;
+  PrefetchPending(last, located);
+  if (last > 0) {
+    UpdatePending(rates, last - block, last);
+  }
+  UpdatePending(rates, last, located);
+}
+
+void HashedTable::PrefetchPending(std::size_t begin, std::size_t end) const {
+  for (std::size_t i = begin; i < end; ++i) {
+    store_.PrefetchRecord(reinterpret_cast<const std::byte*>(pending_.steps[i % kPending].row));
+  }
+  if (store_.counts()) {
+    for (std::size_t i = begin; i < end; ++i) {
+      store_.PrefetchCount(handles_of_[i % kPending]);
+    }
   }
 }
 
@@ -309,13 +328,12 @@ void HashedTable::UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t
   const bool decayed =
       bucket_rows_max_ != 0 && spec().eviction.order == EvictionSpec::Order::kCount;
   for (std::size_t i = begin; i < end; ++i) {
-    std::uint32_t* count = store_.CountOf(handles_of_[i]);
     if (decayed) {
-      const float kept = FloatOf(*count) * decay_.Of(version - old_steps_[i]);
-      *count = BitsOf(kept + static_cast<float>(counts_of_[i]));
+      const float kept =
+          FloatOf(store_.CountOf(handles_of_[i])) * decay_.Of(version - old_steps_[i]);
+      store_.SetCount(handles_of_[i], BitsOf(kept + static_cast<float>(counts_of_[i])));
     } else {
-      *count = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(std::uint64_t{*count} + counts_of_[i], kCountMax));
+      store_.AddCount(handles_of_[i], counts_of_[i]);
     }
   }
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -75,17 +76,19 @@ class HashedTable final : public Table {
   std::uint64_t EvictOldest(std::uint64_t bytes) override;
 
  private:
-  // Rows between a prefetch and its use, at most; fewer if they are large.
-  static constexpr std::size_t kAhead = 32;
-  static constexpr std::size_t kAheadBytes = 16 << 10;  // Half of an L1.
-  static constexpr std::size_t kRing = 64;              // A power of two, more than kAhead.
-  static std::size_t AheadOf(std::size_t row_bytes) {
-    return std::clamp<std::size_t>(kAheadBytes / row_bytes, 4, kAhead);
+  // Rows are found in blocks, the block's rows are then asked for in one go, and used when those of
+  // the next one have been.  In one go, since a prefetch of a page that the processor does not know
+  // by heart holds up what is behind it, so that only prefetches that follow one another closely
+  // wait at the same time: with two threads a core that made pushes 1.5 times as fast.
+  static constexpr std::size_t kBlock = 32;
+  static constexpr std::size_t kBlockBytes = 16 << 10;  // Half of an L1.
+  static constexpr std::size_t kRing = 64;              // Two blocks.
+  static std::size_t BlockOf(std::size_t row_bytes) {
+    return std::bit_floor(std::clamp<std::size_t>(kBlockBytes / row_bytes, 4, kBlock));
   }
 
-  // Rows of a step that are updated together, and rows that are located and not yet updated.
-  static constexpr std::size_t kTogether = 2;
-  static constexpr std::size_t kPending = 64;  // A multiple of it, kAhead more at least.
+  // Rows of a step that are located and not yet updated: two blocks.
+  static constexpr std::size_t kPending = 64;
 
   // Why a row goes.
   using EvictionCounter = std::uint64_t TableCounters::*;
@@ -103,6 +106,7 @@ class HashedTable final : public Table {
   void UpdateHintedRows(const StepRates& rates, const Source& source);
   void Locate(const StepRates& rates, Key key, Slot* slot, bool made, std::uint64_t count,
               const float* sums, std::uint32_t active, std::size_t at);
+  void PrefetchPending(std::size_t begin, std::size_t end) const;
   void UpdatePending(const StepRates& rates, std::size_t begin, std::size_t end);
   void UpdateCounts(std::size_t begin, std::size_t end, std::uint32_t version);
   // The key's slot, made if the key is admitted; nullptr: it is not.

@@ -84,7 +84,7 @@ std::uint32_t HashedTable::WorthOf(const Slot& slot, std::uint64_t version,
   if (order == EvictionSpec::Order::kNorm) {
     return cold ? slot.place - kColdPlace : BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)));
   }
-  const std::uint32_t bits = cold ? slot.place - kColdPlace : *store_.CountOf(slot.place - 1);
+  const std::uint32_t bits = cold ? slot.place - kColdPlace : store_.CountOf(slot.place - 1);
   const auto age = static_cast<std::uint32_t>(version) - slot.last_step;
   return BitsOf(FloatOf(bits) * decay_.Of(age));
 }
@@ -232,7 +232,7 @@ std::uint32_t HashedTable::ColdBitsOf(const Slot& slot) const {
   }
   return spec().eviction.order == EvictionSpec::Order::kNorm
              ? BitsOf(store_.NormOf(store_.RecordOf(slot.place - 1)))
-             : *store_.CountOf(slot.place - 1);
+             : store_.CountOf(slot.place - 1);
 }
 
 void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
@@ -269,7 +269,8 @@ void HashedTable::Spill(std::uint64_t bytes, ColdBatch* batch) {
     append(store_.RecordOf(handle), store_.layout().record_bytes());
     append(&slot->last_step, sizeof(slot->last_step));
     if (store_.counts()) {
-      append(store_.CountOf(handle), sizeof(std::uint32_t));
+      const std::uint32_t count = store_.CountOf(handle);
+      append(&count, sizeof(count));
     }
     slot->place = kColdPlace | ColdBitsOf(*slot);
     handles_.Free(handle);
@@ -312,7 +313,7 @@ std::uint64_t HashedTable::Thaw(const ColdBatch& batch) {
     copied_.Set(handle);
     std::memcpy(store_.RecordOf(handle), view.record.data(), view.record.size());
     if (store_.counts()) {
-      *store_.CountOf(handle) = static_cast<std::uint32_t>(view.count);
+      store_.SetCount(handle, static_cast<std::uint32_t>(view.count));
     }
     index_.Find(view.key, index_.HomeOf(view.key))->place = handle + 1;
     ++counters_.thawed;
@@ -330,12 +331,12 @@ void HashedTable::ForEachRow(const std::function<void(const RowView&)>& visit) c
       return;
     }
     store_.PrefetchRow(slot.place - 1);
-    if (seen >= kAhead) {
-      visit_at(seen - kAhead);
+    if (seen >= kBlock) {
+      visit_at(seen - kBlock);
     }
     ring[seen++ % kRing] = slot;
   });
-  for (std::size_t i = seen - std::min(seen, kAhead); i < seen; ++i) {
+  for (std::size_t i = seen - std::min(seen, kBlock); i < seen; ++i) {
     visit_at(i);
   }
 }
@@ -352,7 +353,7 @@ void HashedTable::Restore(const RowView& row) {
   store_.Touch(handle);
   std::memcpy(store_.RecordOf(handle), row.record.data(), row.record.size());
   if (store_.counts()) {
-    *store_.CountOf(handle) = static_cast<std::uint32_t>(row.count);
+    store_.SetCount(handle, static_cast<std::uint32_t>(row.count));
   }
   if (made) {
     ++counters_.restored;

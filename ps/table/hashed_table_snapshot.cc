@@ -21,7 +21,7 @@ RowView HashedTable::ViewOf(const Slot& slot) const {
   const std::uint32_t handle = slot.place - 1;
   return {slot.key,
           slot.last_step,
-          store_.counts() ? *store_.CountOf(handle) : 0,
+          store_.counts() ? store_.CountOf(handle) : 0,
           {store_.RecordOf(handle), store_.layout().record_bytes()}};
 }
 
@@ -40,7 +40,7 @@ void HashedTable::AddBeforeStep(std::span<const Key> keys) {
   HomesAhead homes(index_, keys);
   const std::size_t n = keys.size();
   Slot found[kRing];  // Place 0: nothing to add.
-  const std::size_t ahead = AheadOf(store_.layout().record_bytes());
+  const std::size_t ahead = BlockOf(store_.layout().record_bytes());
   for (std::size_t i = 0; i < n + ahead; ++i) {
     if (i >= ahead && found[(i - ahead) % kRing].place != 0) {
       snapshot_.Add(ViewOf(found[(i - ahead) % kRing]));
@@ -92,7 +92,7 @@ void HashedTable::GatherSlots(std::uint64_t slots) {
       gathered_.push_back(slot);
     }
   });
-  const std::size_t ahead = AheadOf(store_.layout().record_bytes());
+  const std::size_t ahead = BlockOf(store_.layout().record_bytes());
   for (std::size_t i = 0; i < gathered_.size() + ahead; ++i) {
     if (i < gathered_.size()) {
       store_.PrefetchRow(gathered_[i].place - 1);

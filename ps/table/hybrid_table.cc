@@ -224,7 +224,7 @@ std::byte* HybridTable::TakeRecord(const Entry& entry, std::uint64_t version) {
   if (entry.shared == nullptr) {
     exact_steps_[entry.place] = static_cast<std::uint32_t>(version);
     if (exact_.counts()) {
-      AddCount(exact_.CountOf(entry.place), entry.count);
+      exact_.AddCount(entry.place, entry.count);
     }
     return exact_.RecordOf(entry.place);
   }
@@ -235,13 +235,9 @@ std::byte* HybridTable::TakeRecord(const Entry& entry, std::uint64_t version) {
   }
   *entry.shared = {static_cast<std::uint32_t>(version) + 1, 0};
   if (shared_.counts()) {
-    AddCount(shared_.CountOf(entry.place), entry.count);
+    shared_.AddCount(entry.place, entry.count);
   }
   return shared_.RecordOf(entry.place);
-}
-
-void HybridTable::AddCount(std::uint32_t* total, std::uint64_t count) const {
-  *total = static_cast<std::uint32_t>(std::min(*total + std::min(count, kCountMax), kCountMax));
 }
 
 void HybridTable::Promote(std::uint64_t version) {
@@ -250,7 +246,7 @@ void HybridTable::Promote(std::uint64_t version) {
     std::memcpy(exact_.RecordOf(promotion.handle), shared_.RecordOf(promotion.shared_place),
                 layout().record_bytes());
     if (exact_.counts()) {
-      *exact_.CountOf(promotion.handle) = 0;
+      exact_.SetCount(promotion.handle, 0);
     }
     exact_steps_[promotion.handle] = static_cast<std::uint32_t>(version);
   }
@@ -286,7 +282,7 @@ std::uint32_t HybridTable::AddHandle() {
 RowView HybridTable::ViewOfExact(Key key, std::uint32_t handle) const {
   return {key,
           exact_steps_[handle],
-          exact_.counts() ? *exact_.CountOf(handle) : 0,
+          exact_.counts() ? exact_.CountOf(handle) : 0,
           {exact_.RecordOf(handle), layout().record_bytes()}};
 }
 
@@ -294,7 +290,7 @@ RowView HybridTable::ViewOfShared(std::uint32_t bucket, std::uint32_t row) const
   const std::uint32_t place = addresses_.first_shared(bucket) + row;
   return {addresses_.SharedKey(bucket, row),
           buckets_[bucket].shared[row].step - 1,
-          shared_.counts() ? *shared_.CountOf(place) : 0,
+          shared_.counts() ? shared_.CountOf(place) : 0,
           {shared_.RecordOf(place), layout().record_bytes()}};
 }
 
@@ -392,7 +388,7 @@ void HybridTable::Restore(const RowView& row) {
   store->Touch(place);
   std::memcpy(store->RecordOf(place), row.record.data(), row.record.size());
   if (store->counts()) {
-    *store->CountOf(place) = static_cast<std::uint32_t>(row.count);
+    store->SetCount(place, static_cast<std::uint32_t>(row.count));
   }
 }
 

@@ -122,7 +122,6 @@ class HybridTable final : public Table {
   void Decay();
 
   std::uint32_t AddHandle();
-  void AddCount(std::uint32_t* total, std::uint64_t count) const;
 
   RowStore shared_;  // By number.
   RowStore exact_;   // By handle.

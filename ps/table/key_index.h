@@ -10,7 +10,7 @@
 // next group with room; a lookup ends at a group with an empty slot.  The array ends with spare
 // groups instead of wrapping around.  Erase moves displaced keys back: there are no tombstones.
 //
-// Growing from G to about 3/2 G groups goes from the back to the front within the same memory
+// Growing from G to about 4/3 G groups goes from the back to the front within the same memory
 // (mremap at the end): keys up to a hash are still in the old layout, those beyond it in the new
 // one, and each insert carries a few groups over.  No call waits for more than that.  Shrinking is
 // the same from the front to the back, and gives the memory at the end back to the kernel.
@@ -192,7 +192,7 @@ class KeyIndex {
   // By how much memory_bytes() rises if so many keys come; growing takes it within a step.
   std::uint64_t growth_bytes(std::uint64_t keys) const {
     return migration_ == Migration::kNone && row_count_ + keys >= row_count_max_
-               ? memory_.bytes() / 2
+               ? GrowthOf(memory_.bytes())
                : 0;
   }
   // Groups that a lookup of each present key reads: sum over keys, and the largest.
@@ -206,6 +206,8 @@ class KeyIndex {
   static constexpr std::uint32_t kGroupSlots = 8;
   enum class Migration { kNone, kGrowing, kShrinking };
 
+  // By how much an index of so many bytes grows.
+  static std::uint64_t GrowthOf(std::uint64_t bytes) { return bytes / 3; }
   static std::uint64_t Scale(std::uint64_t hash, std::uint64_t groups) {
     return static_cast<std::uint64_t>((static_cast<unsigned __int128>(hash) * groups) >> 64);
   }
@@ -320,24 +322,32 @@ class HomesAhead {
   static constexpr std::size_t kAhead = 64;
 
   HomesAhead(const KeyIndex& index, std::span<const Key> keys) : index_(index), keys_(keys) {
-    for (std::size_t i = 0; i < std::min(kAhead, keys.size()); ++i) {
-      homes_[i] = index.Prefetch(keys[i]);
-    }
+    Prefetch(0, kAhead);
   }
 
   // Of keys[i].  REQUIRES: called for 0, 1, 2 and so on.
   KeyIndex::Home Of(std::size_t i) {
-    if (i + kAhead < keys_.size()) {
-      homes_[(i + kAhead) % kRing] = index_.Prefetch(keys_[i + kAhead]);
-    }
-    if (i + kAhead / 2 < keys_.size()) {
-      index_.PrefetchOn(homes_[(i + kAhead / 2) % kRing]);
+    if (i % kTogether == 0) {
+      Prefetch(i + kAhead, i + kAhead + kTogether);
+      const std::size_t next = std::min(i + kAhead / 2 + kTogether, keys_.size());
+      for (std::size_t k = i + kAhead / 2; k < next; ++k) {
+        index_.PrefetchOn(homes_[k % kRing]);
+      }
     }
     return homes_[i % kRing];
   }
 
  private:
-  static constexpr std::size_t kRing = 128;  // A power of two, more than kAhead.
+  // Prefetches that follow one another closely wait for what translates their addresses at the same
+  // time; see HashedTable.
+  static constexpr std::size_t kTogether = 32;
+  static constexpr std::size_t kRing = 128;  // A power of two, at least kAhead + kTogether.
+
+  void Prefetch(std::size_t begin, std::size_t end) {
+    for (std::size_t k = begin; k < std::min(end, keys_.size()); ++k) {
+      homes_[k % kRing] = index_.Prefetch(keys_[k]);
+    }
+  }
 
   const KeyIndex& index_;
   const std::span<const Key> keys_;

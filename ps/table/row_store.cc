@@ -16,11 +16,13 @@ constexpr std::size_t kBlockRowsMax = 64;
 constexpr std::size_t kBlockFloats = 4096;
 constexpr std::uint32_t kDimMax = 512;
 
-// A count is kept where someone reads it.
-bool NeedsCounts(const TableSpec& spec) {
-  const bool ordered = spec.max_rows != 0 && spec.eviction.order == EvictionSpec::Order::kCount;
-  return spec.keep_counts || ordered;
+// Its counts are decayed floats.
+bool IsOrderedByCount(const TableSpec& spec) {
+  return spec.max_rows != 0 && spec.eviction.order == EvictionSpec::Order::kCount;
 }
+
+// A count is kept where someone reads it.
+bool NeedsCounts(const TableSpec& spec) { return spec.keep_counts || IsOrderedByCount(spec); }
 
 }  // namespace
 
@@ -33,7 +35,7 @@ RowStore::RowStore(const TableSpec& spec, std::uint64_t seed)
       has_counts_(NeedsCounts(spec)),
       block_rows_(std::clamp<std::size_t>(kBlockFloats / spec.dim, 4, kBlockRowsMax)),
       records_(layout_.record_bytes()),
-      counts_(sizeof(std::uint32_t)),
+      counts_(IsOrderedByCount(spec) ? RowCounts::Kind::kFloats : RowCounts::Kind::kOccurrences),
       scaled_(block_rows_ * spec.dim),
       decoded_(layout_.plain() ? 0 : block_rows_ * layout_.floats()),
       steps_(block_rows_) {
@@ -78,7 +80,7 @@ void RowStore::Make(Key key, std::uint32_t handle) {
     layout_.Create(floats.data(), CounterRandom(seed_, stream_, key, 0), record);
   }
   if (has_counts_) {
-    *CountOf(handle) = 0;
+    SetCount(handle, 0);
   }
 }
 
@@ -86,7 +88,7 @@ void RowStore::Move(std::uint32_t from, std::uint32_t to) {
   Touch(to);
   std::memcpy(RecordOf(to), RecordOf(from), layout_.record_bytes());
   if (has_counts_) {
-    *CountOf(to) = *CountOf(from);
+    SetCount(to, CountOf(from));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "common/optimizer/optimizer.h"
 #include "common/prefetch.h"
 #include "proto/table_spec.h"
+#include "ps/table/row_counts.h"
 #include "ps/table/row_layout.h"
 #include "ps/table/row_slabs.h"
 
@@ -36,9 +37,10 @@ class RowStore {
 
   std::byte* RecordOf(std::uint32_t handle) const { return records_.At(handle); }
   // REQUIRES: counts().
-  std::uint32_t* CountOf(std::uint32_t handle) const {
-    return reinterpret_cast<std::uint32_t*>(counts_.At(handle));
-  }
+  std::uint32_t CountOf(std::uint32_t handle) const { return counts_.Get(handle); }
+  void SetCount(std::uint32_t handle, std::uint32_t count) { counts_.Set(handle, count); }
+  // Of occurrences.
+  void AddCount(std::uint32_t handle, std::uint64_t count) { counts_.Add(handle, count); }
   bool counts() const { return has_counts_; }
 
   void PrefetchValues(const std::byte* record) const {
@@ -48,7 +50,7 @@ class RowStore {
     PrefetchLines(record, layout_.record_bytes());
   }
   // REQUIRES: counts().
-  void PrefetchCount(std::uint32_t handle) const { PrefetchLine(CountOf(handle)); }
+  void PrefetchCount(std::uint32_t handle) const { counts_.Prefetch(handle); }
   void PrefetchRow(std::uint32_t handle) const {
     PrefetchRecord(RecordOf(handle));
     if (has_counts_) {
@@ -117,7 +119,7 @@ class RowStore {
   const bool has_counts_;
   const std::size_t block_rows_;
   RowSlabs records_;
-  RowSlabs counts_;
+  RowCounts counts_;
 
   // Scratch of Update.
   std::vector<float> scaled_;

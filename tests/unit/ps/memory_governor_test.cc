@@ -10,23 +10,35 @@ constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 MemoryUse Used(std::uint64_t bytes) { return {.committed = bytes}; }
 
 // The least use at which rows go to disk.
-std::uint64_t SpillsFrom(std::uint64_t limit) {
+std::uint64_t SpillsFrom(std::uint64_t limit, std::uint64_t swing = MemoryUse::kUnknownSwing) {
   std::uint64_t mib = 0;
-  while (MemoryGovernor(limit).BytesToSpill(Used(mib * kMiB), 0) == 0) {
+  while (MemoryGovernor(limit).BytesToSpill({.committed = mib * kMiB, .swing = swing}, 0) == 0) {
     ++mib;
   }
   return mib;
 }
 
 TEST(MemoryGovernorTest, KeepsAReserveWhereRowsCanGoToDisk) {
-  EXPECT_EQ(SpillsFrom(192 * kMiB), 141u);   // 0.88 of 160.
-  EXPECT_EQ(SpillsFrom(1000 * kMiB), 852u);  // 0.88 of 968: not more than 32 MiB are kept.
+  EXPECT_EQ(SpillsFrom(192 * kMiB), 149u);   // Above 0.93 of 160.
+  EXPECT_EQ(SpillsFrom(1000 * kMiB), 901u);  // Of 968: not more than 32 MiB are kept.
+}
+
+TEST(MemoryGovernorTest, TheReserveIsWhatWasSeenToComeAndGo) {
+  EXPECT_EQ(SpillsFrom(192 * kMiB, 16 * kMiB), 160u);   // Above 0.93 of 192 - 20.
+  EXPECT_EQ(SpillsFrom(192 * kMiB, 0), 164u);           // Of 176: half of the most, at least.
+  EXPECT_EQ(SpillsFrom(192 * kMiB, 100 * kMiB), 149u);  // As long as there was no look.
+}
+
+TEST(MemoryGovernorTest, SpillsDownToItsTarget) {
+  // 0.91 of 968 MiB.
+  EXPECT_EQ(MemoryGovernor(1000 * kMiB).BytesToSpill(Used(930 * kMiB), 0),
+            930 * kMiB - static_cast<std::uint64_t>(static_cast<double>(968 * kMiB) * 0.91));
 }
 
 TEST(MemoryGovernorTest, WhatFitsIsOfTheWholeLimit) {
   const MemoryGovernor governor(100 * kMiB);
-  EXPECT_TRUE(governor.Fits(Used(90 * kMiB), 7 * kMiB));
-  EXPECT_FALSE(governor.Fits(Used(90 * kMiB), 9 * kMiB));
+  EXPECT_TRUE(governor.Fits(Used(90 * kMiB), 4 * kMiB));
+  EXPECT_FALSE(governor.Fits(Used(90 * kMiB), 6 * kMiB));
 }
 
 TEST(MemoryGovernorTest, AnEmergencyIsOfTheWholeLimit) {

@@ -101,8 +101,8 @@ TEST(KeyIndexTest, KeepsItsLoadWithinBounds) {
       most_load = std::max(most_load, load);
     }
   }
-  EXPECT_GT(least_load, 0.54);
-  EXPECT_LT(most_load, 0.86);
+  EXPECT_GT(least_load, 0.64);
+  EXPECT_LT(most_load, 0.89);
   const KeyIndex::ProbeLengths probes = index.MeasureProbes();
   EXPECT_LT(static_cast<double>(probes.sum) / 400000, 1.3);
   EXPECT_GE(probes.sum, 400000u);
