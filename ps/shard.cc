@@ -23,10 +23,9 @@ Shard::Shard(std::shared_ptr<const JobPlan> plan, ShardOptions options)
       applied_(plan_->ranks()),
       parked_(plan_->ranks()),
       hints_(plan_->ranks()),
-      snapshot_(
-          &state_, SnapshotBytesMax(plan_->memory_limit_bytes),
-          (plan_->job.checkpoint().every_steps() > 0 || plan_->durable()) &&
-              plan_->job.checkpoint().full_every() > 1),
+      snapshot_(&state_, SnapshotBytesMax(plan_->memory_limit_bytes),
+                (plan_->job.checkpoint().every_steps() > 0 || plan_->durable()) &&
+                    plan_->job.checkpoint().full_every() > 1),
       governor_(plan_->memory_limit_bytes) {}
 
 void Shard::OnMessage(const std::string& peer, const Bytes& frame, Millis now) {

@@ -67,8 +67,7 @@ std::uint64_t Scheduler::CheckpointBase() const {
   return builds ? chain_.version : 0;
 }
 
-void Scheduler::OnCheckpointSaved(const std::string& peer, const proto::Saved& saved,
-                                  Millis now) {
+void Scheduler::OnCheckpointSaved(const std::string& peer, const proto::Saved& saved, Millis now) {
   if (!IsServer(peer, saved.shard()) || !CheckpointIsUnderWay() ||
       saved.version() != checkpoint_.version()) {
     return;  // Said again.
