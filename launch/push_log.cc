@@ -130,7 +130,9 @@ Status PushLog::Replay(const proto::Recover& recover, Shard* shard,
   bool enough = false;
   const StatusOr<std::string> why =
       log_->Scan(recover.checkpoint(), [&](const RecordLog::Record& record) {
-        if (VersionOf(record) > recover.version()) {
+        const bool gap =  // As a power cut may leave one.
+            KindOf(record) == PushRecordKind::kBegin && VersionOf(record) > shard->version();
+        if (gap || VersionOf(record) > recover.version()) {
           enough = true;
           return Aborted("");
         }

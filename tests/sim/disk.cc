@@ -162,7 +162,9 @@ Status ReplayPushLog(const proto::Recover& recover, SimLog* log, Shard* shard) {
          ++r) {
       const LogRecord& record = segment.records[r];
       const auto kind = static_cast<PushRecordKind>(record.kind);
-      enough = VersionOf(record) > recover.version() + (kind == PushRecordKind::kStep ? 1 : 0);
+      const bool gap =  // As a power cut may leave one.
+          kind == PushRecordKind::kBegin && VersionOf(record) > shard->version();
+      enough = gap || VersionOf(record) > recover.version();
       if (enough) {
         break;
       }
