@@ -112,7 +112,9 @@ void Supervisor::OnDeath(Program& program, int wait_status) {
     LOG(ERROR) << who << " was ended by signal " << WTERMSIG(wait_status) << ": "
                << program.spec.lost;
   }
-  if (!program.spec.leader && !killed && WEXITSTATUS(wait_status) != 0 && !ended_) {
+  // One that was brought back may have come for nothing, and find the job's logs gone.
+  if (!program.spec.leader && !program.returned && !killed && WEXITSTATUS(wait_status) != 0 &&
+      !ended_) {
     LOG(ERROR) << who << " ended with exit code " << WEXITSTATUS(wait_status);
     // The job cannot go on without it; the leader ends it in order, if it does not know already.
     if (std::exchange(member_exit_code_, WEXITSTATUS(wait_status)) == 0) {

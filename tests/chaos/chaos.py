@@ -220,7 +220,8 @@ class Round:
                 self.struck.append(fault.detail)
                 self.fired.add(fault.detail)
         self.codes.append(code)
-        all_died = disturber.killed_everything or (self.plan.launcher == "local" and code == -signal.SIGKILL)
+        # A supervisor comes to failpoints too, before it has started anyone.
+        all_died = disturber.killed_everything or code == -signal.SIGKILL
         # Under mpirun nobody brings back who left in order, when the scheduler dies behind its last word.
         left_early = self.plan.launcher == "mpirun" and (self._run / "model/final/manifest.textproto").exists()
         allowed = code == 0 or all_died or (
